@@ -1,0 +1,122 @@
+//! Benches: run them, and read from criterion's JSON how near ours comes to the limit.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use crate::sh::{self, Outcome};
+
+/// In this group, `ours` must reach this share of what `limit` reaches, per core.
+struct Goal {
+    group: &'static str,
+    limit: &'static str,
+    ours: &'static str,
+    share: f64,
+}
+
+const GOALS: &[Goal] = &[
+    Goal { group: "put", limit: "sha256+seal", ours: "bulla", share: 0.8 },
+    Goal { group: "get", limit: "aws-lc open", ours: "bulla", share: 0.7 },
+];
+
+/// A noisy machine may lose this part of a goal before `--check` calls it missed.
+const TOLERANCE: f64 = 0.05;
+
+/// Every bench once, measured shortly: that they build, run, and give numbers of the right size.
+pub(crate) fn briefly() -> Outcome {
+    sh::run(&mut sh::command("cargo bench --locked -p bulla-benches -- --quick --noplot"))?;
+    report(false)
+}
+
+/// Every bench at full length; the goals must be met.
+pub(crate) fn fully() -> Outcome {
+    sh::run(&mut sh::command("cargo bench --locked -p bulla-benches -- --noplot"))?;
+    report(true)
+}
+
+/// One line of the report: what criterion measured last.
+struct Measured {
+    group: String,
+    function: String,
+    nanoseconds: f64,
+    /// Bytes in one iteration; none for what is counted in operations.
+    bytes: Option<f64>,
+}
+
+/// Prints a table of the last run, and the goals with how they were met.
+pub(crate) fn report(check: bool) -> Outcome {
+    let mut measured = Vec::new();
+    collect(Path::new("target/criterion"), &mut measured)?;
+    if measured.is_empty() {
+        return Err("target/criterion has no results; run `cargo bench -p bulla-benches` first".into());
+    }
+    measured.sort_by(|a, b| a.group.cmp(&b.group).then(a.nanoseconds.total_cmp(&b.nanoseconds)));
+    let mut group = "";
+    for one in &measured {
+        if one.group != group {
+            println!("\n{}", one.group);
+            group = &one.group;
+        }
+        let rate = match one.bytes {
+            Some(bytes) => format!("{:>8.2} GB/s", bytes / one.nanoseconds),
+            None => format!("{:>8.0} /s", 1e9 / one.nanoseconds),
+        };
+        println!("  {:<28} {:>12.1} µs {rate}", one.function, one.nanoseconds / 1e3);
+    }
+    let mut missed = String::new();
+    println!();
+    for goal in GOALS {
+        let time = |function: &str| {
+            measured
+                .iter()
+                .find(|one| one.group == goal.group && one.function == function)
+                .map(|one| one.nanoseconds)
+        };
+        let (Some(limit), Some(ours)) = (time(goal.limit), time(goal.ours)) else {
+            let _ =
+                write!(missed, "\n  {}: `{}` or `{}` was not measured", goal.group, goal.limit, goal.ours);
+            continue;
+        };
+        let share = limit / ours;
+        println!("{}: {share:.2} of {} (goal: at least {:.2})", goal.group, goal.limit, goal.share);
+        if share < goal.share * (1.0 - TOLERANCE) {
+            let _ =
+                write!(missed, "\n  {}: {share:.2} of {}, goal {:.2}", goal.group, goal.limit, goal.share);
+        }
+    }
+    if check && !missed.is_empty() {
+        return Err(format!("goals missed:{missed}"));
+    }
+    Ok(())
+}
+
+/// `…/new/benchmark.json` says what it is, `…/new/estimates.json` what was measured.
+fn collect(folder: &Path, measured: &mut Vec<Measured>) -> Outcome {
+    let Ok(entries) = fs::read_dir(folder) else { return Ok(()) };
+    for entry in entries.flatten() {
+        let path = entry.path();
+        if !path.is_dir() {
+            continue;
+        }
+        if path.ends_with("new") {
+            let (what, estimates) = (json(path.join("benchmark.json"))?, json(path.join("estimates.json"))?);
+            measured.push(Measured {
+                group: what["group_id"].as_str().unwrap_or_default().to_owned(),
+                function: what["function_id"].as_str().unwrap_or_default().to_owned(),
+                nanoseconds: estimates["median"]["point_estimate"].as_f64().unwrap_or(f64::NAN),
+                bytes: what["throughput"]["Bytes"].as_f64(),
+            });
+        } else {
+            collect(&path, measured)?;
+        }
+    }
+    Ok(())
+}
+
+fn json(path: PathBuf) -> Outcome<Value> {
+    let cannot = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
+    let text = fs::read_to_string(&path).map_err(|error| cannot(&error))?;
+    serde_json::from_str(&text).map_err(|error| cannot(&error))
+}

@@ -1,0 +1,93 @@
+//! The outside parts that tests talk to: other implementations of the data format, S3 and Azure Blob servers.
+//!
+//! All of them live under `target/`, so that nothing on the machine changes. Each is installed once and again
+//! when its list of requirements changes.
+
+use std::path::{Path, PathBuf};
+
+use crate::sh::{self, Outcome};
+
+/// `cryptography` ≥ 50 has an independent Cobblestone; `cbor2` reads our envelopes; `moto` serves S3.
+const PYTHON: [&str; 3] = ["cryptography>=50", "cbor2>=5.6", "moto[server,s3]>=5.2"];
+/// Serves Azure Blob storage.
+const NODE: [&str; 1] = ["azurite@^3.35"];
+
+/// Where the parts are: absolute, so that a test may run anywhere.
+pub(crate) struct Parts {
+    pub(crate) python: PathBuf,
+    pub(crate) moto_server: PathBuf,
+    pub(crate) azurite_blob: PathBuf,
+}
+
+impl Parts {
+    /// The names under which tests look for them; without a name set, a test looks on PATH or prints SKIPPED.
+    pub(crate) fn environment(&self) -> [(&'static str, &Path); 3] {
+        [
+            ("BULLA_PYTHON", &self.python),
+            ("BULLA_MOTO_SERVER", &self.moto_server),
+            ("BULLA_AZURITE_BLOB", &self.azurite_blob),
+        ]
+    }
+}
+
+pub(crate) fn setup() -> Outcome<Parts> {
+    let target = sh::root().join("target");
+    let venv = target.join("venv");
+    installed(&venv, &PYTHON, || {
+        sh::run(sh::command("python3 -m venv --clear").arg(&venv))?;
+        let pip = venv.join("bin/pip");
+        let quiet = ["install", "--quiet", "--disable-pip-version-check", "--no-input"];
+        sh::run(sh::command(&pip.display().to_string()).args(quiet).args(PYTHON))
+    })?;
+    let npm = target.join("npm");
+    installed(&npm, &NODE, || {
+        let quiet = ["install", "--no-audit", "--no-fund", "--no-save", "--loglevel=error"];
+        sh::run(sh::command("npm").args(quiet).arg("--prefix").arg(&npm).args(NODE))
+    })?;
+    let parts = Parts {
+        python: venv.join("bin/python"),
+        moto_server: venv.join("bin/moto_server"),
+        azurite_blob: npm.join("node_modules/.bin/azurite-blob"),
+    };
+    for (name, path) in parts.environment() {
+        if !path.exists() {
+            return Err(format!(
+                "{name}: {} is missing after setup; remove its folder and try again",
+                path.display()
+            ));
+        }
+    }
+    Ok(parts)
+}
+
+/// Installs into `folder` unless a stamp there names exactly these requirements.
+fn installed(folder: &Path, requirements: &[&str], install: impl FnOnce() -> Outcome) -> Outcome {
+    let stamp = folder.join("requirements.stamp");
+    let wanted = requirements.join("\n");
+    if std::fs::read_to_string(&stamp).is_ok_and(|found| found == wanted) {
+        return Ok(());
+    }
+    let cannot = |error| format!("cannot prepare {}: {error}", folder.display());
+    std::fs::create_dir_all(folder).map_err(cannot)?;
+    install()?;
+    std::fs::write(&stamp, wanted).map_err(cannot)
+}
+
+/// A cargo tool: the one on PATH, or one built from crates.io into `target/tools`.
+///
+/// Unoptimized: cargo-deny is built in one minute on two cores instead of four, and runs for a second.
+pub(crate) fn cargo_tool(name: &str) -> Outcome<PathBuf> {
+    if sh::succeeds(sh::command(name).arg("--version")) {
+        return Ok(PathBuf::from(name));
+    }
+    let tools = sh::root().join("target/tools");
+    let program = tools.join("bin").join(name);
+    if !program.exists() {
+        // A target folder of its own, so that it neither waits for ours nor fills it.
+        let mut install = sh::command("cargo install --locked --quiet --debug");
+        install.env("CARGO_TARGET_DIR", tools.join("build")).env("CARGO_PROFILE_DEV_DEBUG", "0");
+        sh::run(install.arg("--root").arg(&tools).arg(name))?;
+        let _ = std::fs::remove_dir_all(tools.join("build"));
+    }
+    Ok(program)
+}
