@@ -1,0 +1,92 @@
+//! Does the store keep the promises that Bulla's protocols stand on?
+
+use bytes::Bytes;
+use futures::future::join;
+
+use super::{Bucket, BucketError, BucketErrorKind, Conditional, UpdateVersion};
+
+/// A probe's objects hold a few bytes.
+const MAX_LEN: usize = 64;
+
+impl Bucket {
+    /// Checks that the store creates only where nothing is and updates only what was read, races included, with a
+    /// few small objects below `jobs/` that it removes again. `nonce` is random, so that probes don't meet.
+    ///
+    /// # Errors
+    /// [`BucketErrorKind::Unsupported`] if the store ignores conditions or refuses them; otherwise what kept the
+    /// probe from finding out.
+    ///
+    /// # Cancel safety
+    /// Yes, but the objects may stay behind.
+    pub async fn probe(&self, nonce: [u8; 16]) -> Result<(), BucketError> {
+        let key = format!("jobs/probe-{:032x}", u128::from_be_bytes(nonce));
+        let result = self.probe_at(&key).await;
+        let removed = self.delete_data(&key).await;
+        result.and(removed)
+    }
+
+    async fn probe_at(&self, key: &str) -> Result<(), BucketError> {
+        let created =
+            join(self.put_create(key, text("create a")), self.put_create(key, text("create b"))).await;
+        let first = self.winner(key, "put-if-absent", ["create a", "create b"], created).await?;
+
+        let updated = join(
+            self.put_update(key, text("update a"), &first),
+            self.put_update(key, text("update b"), &first),
+        )
+        .await;
+        let second = self.winner(key, "conditional update", ["update a", "update b"], updated).await?;
+
+        // No race: a store that compares at all refuses the old version and takes the new one.
+        let stale = self.put_update(key, text("stale"), &first).await;
+        if stale.is_done() {
+            return Err(self.refused("conditional update"));
+        }
+        let current = self.put_update(key, text("current"), &second).await;
+        self.winner(key, "conditional update", ["stale", "current"], (stale, current)).await.map(drop)
+    }
+
+    /// Of two conditional writes that excluded each other, exactly one must have been applied.
+    async fn winner(
+        &self,
+        key: &str,
+        feature: &str,
+        written: [&str; 2],
+        outcomes: (Conditional, Conditional),
+    ) -> Result<UpdateVersion, BucketError> {
+        for outcome in [&outcomes.0, &outcomes.1] {
+            if let Conditional::Unknown(error) = outcome
+                && error.kind() == BucketErrorKind::Unsupported
+            {
+                return Err(self.refused(feature));
+            }
+        }
+        let expected = match outcomes {
+            (Conditional::Done(_), Conditional::Done(_)) => return Err(self.refused(feature)),
+            (Conditional::Unknown(error), _) | (_, Conditional::Unknown(error)) => return Err(error),
+            (Conditional::Done(_), _) => &written[..1],
+            (_, Conditional::Done(_)) => &written[1..],
+            // Both "lost": one of them to its own retry, whose first answer did not arrive.
+            (Conditional::Lost, Conditional::Lost) => &written[..],
+        };
+        match self.get(key, MAX_LEN).await? {
+            Some(object) if expected.iter().any(|text| object.bytes == text.as_bytes()) => Ok(object.version),
+            _ => Err(self.refused(feature)),
+        }
+    }
+
+    fn refused(&self, feature: &str) -> BucketError {
+        BucketError::new(
+            BucketErrorKind::Unsupported,
+            format!(
+                "{self} does not do {feature}, without which two writers destroy each other's data; use a store \
+                 that has conditional writes (Amazon S3, Azure Blob Storage, Google Cloud Storage, a current MinIO \
+                 or R2, a folder), or turn them on for this one"
+            ),
+        )
+    }
+}
+
+fn text(text: &'static str) -> Bytes {
+    Bytes::from_static(text.as_bytes())
+}

@@ -1,0 +1,173 @@
+//! Where a store is: the URL that users type.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use object_store::ObjectStoreScheme;
+use object_store::memory::InMemory;
+use url::Url;
+
+use super::{Bucket, BucketError, BucketErrorKind, FileStore, cloud};
+
+/// A store's place: `file:`, `memory:`, `s3:`, `az:` (and `azure:`, `abfs:`, `https://ACCOUNT.blob.core.windows.net/…`),
+/// `gs:`, or a bare path, which is a folder.
+///
+/// It holds no credentials: those come from object_store's own environment variables (`AWS_…`, `AZURE_…`,
+/// `GOOGLE_…`), and a URL with a password or a query is refused.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct StoreUrl {
+    place: Place,
+    canonical: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Place {
+    Folder(PathBuf),
+    Memory(String),
+    Cloud(Url),
+}
+
+impl StoreUrl {
+    /// Understands a URL or a bare path. A relative path is taken from the working directory, and links in the part
+    /// of it that exists are followed, so that one folder has one [`canonical`](Self::canonical) name.
+    ///
+    /// # Errors
+    /// [`BucketErrorKind::Invalid`], saying what is wrong with it.
+    pub fn parse(text: &str) -> Result<Self, BucketError> {
+        let url = match Url::parse(text) {
+            // `C:\store` is a path.
+            Ok(url) if url.scheme().len() > 1 => url,
+            _ if text.contains("://") => return Err(invalid(text, "it is not a well-formed URL")),
+            _ if text.is_empty() => return Err(invalid(text, "it is empty")),
+            _ => return Self::folder_at(Path::new(text)),
+        };
+        if url.password().is_some() || url.query().is_some() || url.fragment().is_some() {
+            // Not repeated in the message: it may be a secret.
+            let message = "a store's URL has no password, query or fragment; give credentials and options in \
+                           the environment (AWS_…, AZURE_…, GOOGLE_…)";
+            return Err(BucketError::new(BucketErrorKind::Invalid, message));
+        }
+        match url.scheme() {
+            "file" => match url.to_file_path() {
+                Ok(path) => Self::folder_at(&path),
+                Err(()) => Err(invalid(text, "a folder's URL is file:///ABSOLUTE/PATH")),
+            },
+            "memory" => {
+                let name = format!("{}/{}", url.host_str().unwrap_or_default(), url.path());
+                let name = name.split('/').filter(|part| !part.is_empty()).collect::<Vec<_>>().join("/");
+                Ok(Self { canonical: format!("memory:///{name}"), place: Place::Memory(name) })
+            }
+            _ => Self::cloud_at(text, url),
+        }
+    }
+
+    fn folder_at(path: &Path) -> Result<Self, BucketError> {
+        let text = path.display().to_string();
+        let path =
+            resolve(path).map_err(|error| invalid(&text, "it has no absolute path").with_source(error))?;
+        let url = Url::from_file_path(&path).map_err(|()| invalid(&text, "it has no absolute path"))?;
+        let canonical = url.as_str().trim_end_matches('/').to_owned();
+        Ok(Self { place: Place::Folder(path), canonical })
+    }
+
+    fn cloud_at(text: &str, url: Url) -> Result<Self, BucketError> {
+        let known = "known are file:, memory:, s3:, az:, gs: and bare paths";
+        match ObjectStoreScheme::parse(&url) {
+            Ok((ObjectStoreScheme::Http, _)) => return Err(invalid(text, known)),
+            Ok(_) => {}
+            Err(error) => return Err(invalid(text, known).with_source(error)),
+        }
+        let scheme = match url.scheme() {
+            "s3a" => "s3",
+            "azure" | "adl" => "az",
+            "abfss" => "abfs",
+            other => other,
+        };
+        let user = if url.username().is_empty() { String::new() } else { format!("{}@", url.username()) };
+        let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
+        let host = format!("{user}{}{port}", url.host_str().unwrap_or_default()).to_lowercase();
+        let canonical = format!("{scheme}://{host}{}", url.path().trim_end_matches('/'));
+        Ok(Self { place: Place::Cloud(url), canonical })
+    }
+
+    /// The one text by which this place is remembered: absolute, no trailing slash, lower-case host.
+    #[must_use]
+    pub fn canonical(&self) -> &str {
+        &self.canonical
+    }
+
+    /// The folder, if it is one.
+    #[must_use]
+    pub fn folder(&self) -> Option<&Path> {
+        match &self.place {
+            Place::Folder(path) => Some(path),
+            _ => None,
+        }
+    }
+
+    /// Opens the place, with options from object_store's environment variables. With `create` a missing folder is
+    /// made; containers and buckets never are.
+    ///
+    /// A `memory:` place exists once per process and name: whoever connects to it sees the same objects.
+    ///
+    /// # Errors
+    /// [`BucketErrorKind::NotFound`] for a missing folder; [`BucketErrorKind::Invalid`] if options are missing or
+    /// the back end was not built in. Cloud stores are not contacted yet.
+    pub fn connect(&self, create: bool) -> Result<Bucket, BucketError> {
+        match &self.place {
+            Place::Folder(path) if create => FileStore::create(path).map(Bucket::from_files),
+            Place::Folder(path) => FileStore::open(path).map(Bucket::from_files),
+            Place::Memory(name) => Bucket::from_object_store(memory(name), ""),
+            Place::Cloud(url) => cloud::connect(url),
+        }
+    }
+}
+
+fn memory(name: &str) -> Arc<InMemory> {
+    static MEMORY: Mutex<BTreeMap<String, Arc<InMemory>>> = Mutex::new(BTreeMap::new());
+    let mut stores = MEMORY.lock().unwrap_or_else(PoisonError::into_inner);
+    Arc::clone(stores.entry(name.to_owned()).or_default())
+}
+
+/// `path` absolute, without `.` and `..`, links followed as far as it exists.
+fn resolve(path: &Path) -> std::io::Result<PathBuf> {
+    use std::path::Component;
+    let mut resolved = PathBuf::new();
+    for component in std::path::absolute(path)?.components() {
+        match component {
+            Component::CurDir => {}
+            Component::ParentDir => {
+                resolved.pop();
+            }
+            component => {
+                resolved.push(component);
+                if let Ok(real) = std::fs::canonicalize(&resolved) {
+                    resolved = real;
+                }
+            }
+        }
+    }
+    Ok(resolved)
+}
+
+fn invalid(text: &str, why: &str) -> BucketError {
+    BucketError::new(BucketErrorKind::Invalid, format!("{text:?} is not a store's URL: {why}"))
+}
+
+impl FromStr for StoreUrl {
+    type Err = BucketError;
+
+    fn from_str(text: &str) -> Result<Self, BucketError> {
+        Self::parse(text)
+    }
+}
+
+/// The canonical text.
+impl fmt::Display for StoreUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.canonical)
+    }
+}

@@ -1,0 +1,3 @@
+//! Envelope-encryption storage engine for container registries.
+
+pub mod bucket;
