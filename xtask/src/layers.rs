@@ -68,7 +68,6 @@ const LAYERS: &[Layer] = &[
             "tokio::fs",
             "tokio::net",
             "getrandom",
-            "std::thread",
         ],
     },
     Layer {
