@@ -1,0 +1,138 @@
+//! Sealed object names: deterministic, authenticated and reversible, so that a lookup needs no index and a listing no reads.
+//!
+//! ```text
+//! component = base32(AES-256-SIV(name key, associated data = kind, parent; name))                      RFC 5297
+//!           = "_" ‖ base32(HMAC-SHA-512(name key, label ‖ kind ‖ parent ‖ name)[..32])                 if that is too long
+//! ```
+//!
+//! `parent` is the sealed path that the component stands under, so a component moved elsewhere does not open. The second
+//! form can't be reversed: the name is in the object then, and [`NameKey::seal_name`] of it must give the component.
+
+use aes_siv::KeyInit;
+use aes_siv::siv::Aes256Siv;
+use data_encoding::HEXLOWER;
+use hmac::Mac;
+
+use crate::base32;
+use crate::context::fields;
+use crate::derive::new_hmac;
+use crate::digest::{Algorithm, Digest};
+use crate::ids::{ExtentName, RootId};
+use crate::secret::NameKey;
+
+/// The kind of the names of envelopes: see [`crate::secret::Root::name_key`].
+pub const BLOB_KIND: &str = "blob";
+/// The longest component, in bytes.
+pub const MAX_COMPONENT_LEN: usize = 200;
+
+/// What a hashed component starts with. Not a base32 character.
+const HASHED: char = '_';
+const SIV_LEN: usize = 16;
+/// The longest name whose sealed form is not longer than [`MAX_COMPONENT_LEN`].
+const MAX_REVERSIBLE_LEN: usize = MAX_COMPONENT_LEN * 5 / 8 - SIV_LEN;
+
+/// Why a component does not open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum NameError {
+    /// The name was too long to be sealed into the component: it is in the object.
+    #[error("the name is not in the component but in the object")]
+    Hashed,
+    /// Not made with this key for this kind and place.
+    #[error("not a name that was sealed here")]
+    Invalid,
+}
+
+impl NameKey {
+    /// The component for `name` under `parent`: at most 200 characters of `a–z`, `2–7`, and `_` in front of a hashed one.
+    #[must_use]
+    pub fn seal_name(&self, kind: &str, parent: &str, name: &[u8]) -> String {
+        if name.len() > MAX_REVERSIBLE_LEN {
+            return self.hash_name(kind, parent, name);
+        }
+        base32::encode(&self.siv(kind, parent, name))
+    }
+
+    /// The name that [`seal_name`](Self::seal_name) made `component` from.
+    ///
+    /// # Errors
+    ///
+    /// [`NameError::Hashed`] for a hashed component, [`NameError::Invalid`] for anything else that is not its.
+    pub fn open_name(&self, kind: &str, parent: &str, component: &str) -> Result<Vec<u8>, NameError> {
+        if component.starts_with(HASHED) {
+            return Err(NameError::Hashed);
+        }
+        if component.len() > MAX_COMPONENT_LEN {
+            return Err(NameError::Invalid);
+        }
+        let sealed = base32::decode(component).ok_or(NameError::Invalid)?;
+        Aes256Siv::new(self.expose().into())
+            .decrypt([kind.as_bytes(), parent.as_bytes()], &sealed)
+            .map_err(|_| NameError::Invalid)
+    }
+
+    /// `blobs/<root id>/<first byte in hexadecimal>/<sealed digest>`: where the envelope of a blob is.
+    #[must_use]
+    pub fn blob_key(&self, root: &RootId, digest: &Digest) -> String {
+        let name = [digest.algorithm().as_str().as_bytes(), digest.as_bytes()].concat();
+        let parent = blob_parent(root);
+        let sealed = self.siv(BLOB_KIND, &parent, &name);
+        format!("{parent}/{}/{}", HEXLOWER.encode(&sealed[..1]), base32::encode(&sealed))
+    }
+
+    /// The digest that [`blob_key`](Self::blob_key) made `key` from.
+    ///
+    /// # Errors
+    ///
+    /// [`NameError::Invalid`] if it did not.
+    pub fn digest_of_blob_key(&self, root: &RootId, key: &str) -> Result<Digest, NameError> {
+        let component = key.rsplit('/').next().unwrap_or_default();
+        let name =
+            self.open_name(BLOB_KIND, &blob_parent(root), component).map_err(|_| NameError::Invalid)?;
+        let digest = [Algorithm::Sha256, Algorithm::Sha512]
+            .into_iter()
+            .find_map(|algorithm| {
+                let bytes = name.strip_prefix(algorithm.as_str().as_bytes())?;
+                Digest::from_bytes(algorithm, bytes)
+            })
+            .ok_or(NameError::Invalid)?;
+        // The name is right; the directories in front of it must be too.
+        if self.blob_key(root, &digest) == key { Ok(digest) } else { Err(NameError::Invalid) }
+    }
+
+    fn siv(&self, kind: &str, parent: &str, name: &[u8]) -> Vec<u8> {
+        Aes256Siv::new(self.expose().into())
+            .encrypt([kind.as_bytes(), parent.as_bytes()], name)
+            .expect("two headers are fewer than the 126 that AES-SIV takes")
+    }
+
+    fn hash_name(&self, kind: &str, parent: &str, name: &[u8]) -> String {
+        let mut hmac = new_hmac(self.expose());
+        hmac.update(&fields("bulla/v1/long-name", &[kind.as_bytes(), parent.as_bytes(), name]));
+        let hash = hmac.finalize().into_bytes();
+        format!("{HASHED}{}", base32::encode(&hash[..32]))
+    }
+}
+
+/// `blobs/<root id>/`: what every envelope's key under that root starts with.
+#[must_use]
+pub fn blobs_prefix(root: &RootId) -> String {
+    format!("{}/", blob_parent(root))
+}
+
+/// `data/<first byte in hexadecimal>/<name>`: where an extent is.
+#[must_use]
+pub fn extent_key(name: &ExtentName) -> String {
+    format!("data/{}/{name}", HEXLOWER.encode(&name.as_bytes()[..1]))
+}
+
+/// The extent that [`extent_key`] made `key` for.
+#[must_use]
+pub fn extent_of_key(key: &str) -> Option<ExtentName> {
+    let name = key.rsplit('/').next()?.parse().ok()?;
+    (extent_key(&name) == key).then_some(name)
+}
+
+fn blob_parent(root: &RootId) -> String {
+    format!("blobs/{root}")
+}

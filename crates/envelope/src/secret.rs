@@ -1,0 +1,185 @@
+//! Secrets: bytes that can't be copied, compared, printed or serialized by accident, and are wiped when dropped.
+//!
+//! They live on the heap, so that moving one moves a pointer and leaves no copy behind. What this can't do: wipe what the
+//! compiler spilled to the stack inside the ciphers, keep pages out of swap or core dumps, or survive `abort`.
+
+use std::fmt;
+
+use subtle::ConstantTimeEq;
+use zeroize::{Zeroize, ZeroizeOnDrop};
+
+use crate::random::RandomSource;
+
+/// `N` secret bytes.
+pub struct Secret<const N: usize>(Box<[u8; N]>);
+
+impl<const N: usize> Secret<N> {
+    /// A fresh secret.
+    pub fn random(random: &dyn RandomSource) -> Self {
+        let mut secret = Self::zero();
+        random.fill(&mut *secret.0);
+        secret
+    }
+
+    /// A copy of `bytes`, or `None` unless there are exactly `N`. Wiping `bytes` is the caller's duty.
+    #[must_use]
+    pub fn from_slice(bytes: &[u8]) -> Option<Self> {
+        let mut secret = Self::zero();
+        if bytes.len() != N {
+            return None;
+        }
+        secret.0.copy_from_slice(bytes);
+        Some(secret)
+    }
+
+    /// The bytes. Whoever copies them wipes the copy.
+    #[must_use]
+    pub fn expose(&self) -> &[u8; N] {
+        &self.0
+    }
+
+    /// Whether both are the same, in time that does not depend on their bytes.
+    #[must_use]
+    pub fn ct_eq(&self, other: &Self) -> bool {
+        self.0.as_slice().ct_eq(other.0.as_slice()).into()
+    }
+
+    /// A place for a secret that is about to be computed.
+    pub(crate) fn zero() -> Self {
+        Self(Box::new([0; N]))
+    }
+
+    pub(crate) fn expose_mut(&mut self) -> &mut [u8; N] {
+        &mut self.0
+    }
+}
+
+impl<const N: usize> Drop for Secret<N> {
+    fn drop(&mut self) {
+        self.0.zeroize();
+    }
+}
+
+impl<const N: usize> ZeroizeOnDrop for Secret<N> {}
+
+impl<const N: usize> fmt::Debug for Secret<N> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(…)")
+    }
+}
+
+/// A named secret of `$len` bytes with a redacted `Debug`.
+macro_rules! secret_types {
+    ($($(#[$doc:meta])* $name:ident: $len:literal;)*) => {$(
+        $(#[$doc])*
+        #[derive(ZeroizeOnDrop)]
+        pub struct $name(Secret<$len>);
+
+        impl $name {
+            /// The bytes. Whoever copies them wipes the copy.
+            #[must_use]
+            pub fn expose(&self) -> &[u8; $len] {
+                self.0.expose()
+            }
+        }
+
+        impl From<Secret<$len>> for $name {
+            /// Says what the bytes are for. They must be uniformly random or derived.
+            fn from(secret: Secret<$len>) -> Self {
+                Self(secret)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(concat!(stringify!($name), "(…)"))
+            }
+        }
+    )*};
+}
+
+/// What is drawn, not derived.
+macro_rules! drawn {
+    ($($name:ident)*) => {$(
+        impl $name {
+            /// A fresh one.
+            pub fn random(random: &dyn RandomSource) -> Self {
+                Self(Secret::random(random))
+            }
+
+            /// A copy of `bytes`, or `None` unless there are exactly 32. Wiping `bytes` is the caller's duty.
+            #[must_use]
+            pub fn from_slice(bytes: &[u8]) -> Option<Self> {
+                Secret::from_slice(bytes).map(Self)
+            }
+
+            /// Whether both are the same, in time that does not depend on their bytes.
+            #[must_use]
+            pub fn ct_eq(&self, other: &Self) -> bool {
+                self.0.ct_eq(&other.0)
+            }
+        }
+    )*};
+}
+
+secret_types! {
+    /// A data-encryption key: one per blob, random, never reused.
+    Dek: 32;
+    /// Wraps DEKs.
+    StoreKey: 32;
+    /// The one secret of a store: wrapped by the KEK, in memory only under a live lease, everything else derived from it.
+    Root: 32;
+    /// Authenticates the records of the log.
+    RecordKey: 32;
+    /// Half of what an envelope is sealed under; the other half is the DEK.
+    EnvelopeKey: 32;
+    /// Seals small records about the store's contents.
+    MetaKey: 32;
+    /// Seals upload sessions.
+    UploadKey: 32;
+    /// Wraps store keys, or a retiring root.
+    KeyWrappingKey: 32;
+    /// Seals the names of one kind of object.
+    NameKey: 64;
+}
+
+drawn! { Dek StoreKey Root }
+
+impl Root {
+    /// Splits the root into `n` shares: `root = share₁ ⊕ … ⊕ shareₙ`. Fewer than all of them say nothing about it.
+    ///
+    /// The shares are drawn afresh by every call. For `n` = 1 the one share is the root itself, and so it is for 0: a group
+    /// without members would open for everyone.
+    #[must_use]
+    pub fn split(&self, n: usize, random: &dyn RandomSource) -> Vec<Secret<32>> {
+        let mut shares: Vec<Secret<32>> = (1..n).map(|_| Secret::random(random)).collect();
+        let mut last = Secret::zero();
+        last.expose_mut().copy_from_slice(self.expose());
+        for share in &shares {
+            xor(last.expose_mut(), share.expose());
+        }
+        shares.push(last);
+        shares
+    }
+
+    /// `share₁ ⊕ … ⊕ shareₙ`, or `None` if there are no shares.
+    ///
+    /// Any shares give *some* root; only what the root derives can tell that it is the right one.
+    #[must_use]
+    pub fn join(shares: &[Secret<32>]) -> Option<Self> {
+        if shares.is_empty() {
+            return None;
+        }
+        let mut root = Secret::zero();
+        for share in shares {
+            xor(root.expose_mut(), share.expose());
+        }
+        Some(Self(root))
+    }
+}
+
+fn xor(into: &mut [u8; 32], other: &[u8; 32]) {
+    for (into, other) in into.iter_mut().zip(other) {
+        *into ^= other;
+    }
+}
