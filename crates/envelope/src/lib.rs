@@ -32,3 +32,5 @@ pub mod secret;
 
 mod base32;
 mod cbor;
+
+pub use cbor::{DecodeError, InvalidRecord, MAX_OBJECT_LEN};
