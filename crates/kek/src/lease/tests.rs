@@ -1,0 +1,1 @@
+//! The lease, over interleavings.
