@@ -1,5 +1,7 @@
 //! The stock runtime: tokio, the system's clocks, the system's random numbers.
 
+#![allow(clippy::disallowed_methods, reason = "this is the real end of the seam")]
+
 use std::time::{Duration, SystemTime};
 
 use bulla_envelope::random::RandomSource;
@@ -13,7 +15,6 @@ use crate::runtime::{BoxFuture, Now, Runtime};
 pub struct TokioRuntime;
 
 impl Runtime for TokioRuntime {
-    #[allow(clippy::disallowed_methods, reason = "this is the seam behind which the clocks are")]
     fn now(&self) -> Now {
         Now { boot: boot_clock(), wall: SystemTime::now() }
     }
@@ -80,7 +81,6 @@ fn boot_clock() -> Duration {
 
 /// Where there is no such clock, time since the first call; the wall clock then catches a suspend alone.
 #[cfg(not(unix))]
-#[allow(clippy::disallowed_methods, reason = "this is the seam behind which the clocks are")]
 fn boot_clock() -> Duration {
     use std::sync::OnceLock;
     use std::time::Instant;
