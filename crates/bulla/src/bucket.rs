@@ -243,6 +243,24 @@ impl Bucket {
         }
     }
 
+    /// Copies an object to a name that nobody else uses, with the time of now.
+    ///
+    /// # Errors
+    /// What the store says.
+    ///
+    /// # Cancel safety
+    /// A dropped copy may or may not be there, even later.
+    pub async fn copy(&self, from: &str, to: &str) -> Result<(), BucketError> {
+        let copied = self.store.copy(&self.path(from)?, &self.path(to)?).await;
+        copied.map_err(|error| BucketError::from_store("copy", from, error))
+    }
+
+    /// Whether this is a folder: a request costs little, and one process can't overload it.
+    #[must_use]
+    pub fn is_folder(&self) -> bool {
+        self.files.is_some()
+    }
+
     /// Removes the object of `version`: in a folder for real, elsewhere by putting a tombstone in its place. `Lost`
     /// also if nothing is there.
     ///
@@ -318,3 +336,6 @@ impl fmt::Debug for Bucket {
         write!(f, "Bucket({self})")
     }
 }
+
+#[cfg(test)]
+mod tests;

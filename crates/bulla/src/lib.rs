@@ -1,3 +1,64 @@
-//! Envelope-encryption storage engine for container registries.
+//! Bulla: an envelope-encryption storage engine for container registries.
+//!
+//! A [`Store`] keeps content-addressed blobs in any object store, every blob under a data key (DEK) of its own. DEKs are
+//! wrapped under store keys, these under the store's root, and the root under a key that the *customer* controls (KEK),
+//! through a [`KekProvider`](bulla_kek::KekProvider). Rotating the KEK re-wraps one secret and touches no data. Taking it
+//! away makes every byte unreadable within the revocation bound; giving it back heals by itself.
+//!
+//! This crate is the only one that does object I/O. It knows `bulla-kek` and `bulla-envelope` only: providers are injected,
+//! and time, tasks and randomness come through [`Runtime`](bulla_kek::Runtime).
+//!
+//! ```text
+//! Engine ─► Store ─┬─ upload ─ sealing ─ commit      put: extents first, the envelope is the commit point
+//!                  ├─ blob ─ range                   get: ranged GETs of whole chunks
+//!                  ├─ envelopes ─ cache              decoded envelopes, no longer than the lease
+//!                  ├─ gate ─ unlock                  lease, secrets, keeper
+//!                  ├─ rotate, preflight, log         configuration and keys
+//!                  └─ bucket                         object_store, made even
+//! ```
+#![forbid(unsafe_code)]
+#![cfg_attr(test, allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test"))]
+// Time, tasks and randomness come through `bulla_kek::Runtime`, so that a simulation can drive them.
+#![warn(clippy::disallowed_methods, clippy::disallowed_types)]
 
+mod blob;
 pub mod bucket;
+mod buffers;
+mod commit;
+mod create;
+mod delete;
+mod engine;
+mod envelopes;
+mod error;
+mod gate;
+mod list;
+mod log;
+mod preflight;
+pub mod range;
+mod rotate;
+mod sealing;
+mod status;
+mod store;
+mod unlock;
+mod upload;
+
+pub use bulla_envelope::crypto::CryptoProvider;
+pub use bulla_envelope::derive::Anchor;
+pub use bulla_envelope::digest::{Algorithm, Digest};
+pub use bulla_envelope::ids::{StoreId, StoreKeyId};
+pub use bulla_envelope::record::{Managed, Mode, StoreKeyState};
+/// The key side: what a provider implements, and how keys are named.
+pub use bulla_kek as kek;
+
+pub use self::blob::{Blob, BlobInfo};
+pub use self::bucket::{Bucket, StoreUrl};
+pub use self::create::{CreateOptions, OpenOptions, Trust};
+pub use self::engine::{Engine, EngineBuilder};
+pub use self::error::{Error, ErrorKind, Result};
+pub use self::gate::KeyState;
+pub use self::list::BlobEntry;
+pub use self::log::RecordMark;
+pub use self::rotate::{RotateOptions, Rotation};
+pub use self::status::Status;
+pub use self::store::Store;
+pub use self::upload::{PutOptions, PutResult, Upload};

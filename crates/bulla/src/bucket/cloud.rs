@@ -7,9 +7,10 @@ use super::{Bucket, BucketError, BucketErrorKind};
 
 /// Options come from the environment, the place from the URL.
 pub(super) fn connect(url: &Url) -> Result<Bucket, BucketError> {
-    let invalid = |message: &str| BucketError::new(BucketErrorKind::Invalid, message.to_owned());
     let (scheme, prefix) =
         ObjectStoreScheme::parse(url).map_err(|error| invalid("not a store's URL").with_source(error))?;
+    #[cfg(feature = "cloud")]
+    provide_tls()?;
     match scheme {
         #[cfg(feature = "aws")]
         ObjectStoreScheme::AmazonS3 => {
@@ -28,12 +29,34 @@ pub(super) fn connect(url: &Url) -> Result<Bucket, BucketError> {
         }
         _ => {
             let _ = prefix;
-            Err(invalid(&format!(
-                "{}: stores were not built in; build with --features aws, azure or gcp",
-                url.scheme()
-            )))
+            Err(invalid(format!("{}: was not built in; build with --features aws,azure,gcp", url.scheme())))
         }
     }
+}
+
+fn invalid(message: impl Into<String>) -> BucketError {
+    BucketError::new(BucketErrorKind::Invalid, message)
+}
+
+/// The HTTP client takes its cryptography from the process's default, which belongs to the program: ours is only
+/// for programs that have not chosen.
+#[cfg(feature = "cloud")]
+fn provide_tls() -> Result<(), BucketError> {
+    use rustls::crypto::CryptoProvider;
+    if CryptoProvider::get_default().is_some() {
+        return Ok(());
+    }
+    #[cfg(feature = "aws-lc")]
+    let provider = Some(rustls::crypto::aws_lc_rs::default_provider());
+    #[cfg(all(feature = "ring", not(feature = "aws-lc")))]
+    let provider = Some(rustls::crypto::ring::default_provider());
+    #[cfg(not(any(feature = "ring", feature = "aws-lc")))]
+    let provider: Option<CryptoProvider> = None;
+    let provider =
+        provider.ok_or_else(|| invalid("no TLS was built in; build with --features aws-lc or ring"))?;
+    // Another thread may have been faster, with the same or a better choice.
+    let _ = provider.install_default();
+    Ok(())
 }
 
 #[cfg(any(feature = "aws", feature = "azure", feature = "gcp"))]
@@ -46,7 +69,7 @@ fn built(
         Err(error) => {
             let message =
                 "the store's options in the environment (AWS_…, AZURE_…, GOOGLE_…) are not complete";
-            Err(BucketError::new(BucketErrorKind::Invalid, message).with_source(error))
+            Err(invalid(message).with_source(error))
         }
     }
 }

@@ -20,6 +20,11 @@
 //!
 //! Creating needs no lock: linking fails if anything is there, and the others only act on what is.
 
+#![allow(
+    clippy::disallowed_methods,
+    reason = "no simulation runs on real files: their times and locks are the system's"
+)]
+
 mod lock;
 mod staging;
 
@@ -396,3 +401,6 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + '
         Err(_) => work(),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -171,3 +171,90 @@ impl fmt::Display for StoreUrl {
         f.write_str(&self.canonical)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn canonical(text: &str) -> String {
+        StoreUrl::parse(text).unwrap().canonical().to_owned()
+    }
+
+    #[test]
+    fn one_place_has_one_canonical_text() {
+        for (text, expected) in [
+            ("memory:///a", "memory:///a"),
+            ("memory:a/", "memory:///a"),
+            ("memory:", "memory:///"),
+            ("S3://Bucket/Path/", "s3://bucket/Path"),
+            ("s3a://bucket", "s3://bucket"),
+            ("gs://bucket/p", "gs://bucket/p"),
+            ("azure://container/p", "az://container/p"),
+            ("az://container@account/p", "az://container@account/p"),
+            ("abfss://fs@Account.dfs.core.windows.net/p/", "abfs://fs@account.dfs.core.windows.net/p"),
+            ("https://Account.blob.core.windows.net/c/p", "https://account.blob.core.windows.net/c/p"),
+        ] {
+            assert_eq!(canonical(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_folder_has_one_canonical_text_before_and_after_it_exists() {
+        let temp = tempfile::tempdir().unwrap();
+        let root = temp.path().canonicalize().unwrap();
+        let folder = root.join("new/store");
+        let text = folder.to_str().unwrap();
+        let expected = format!("file://{text}");
+        assert_eq!(canonical(text), expected);
+        assert_eq!(canonical(&format!("{text}/")), expected);
+        assert_eq!(canonical(&format!("file://{text}/")), expected);
+        assert_eq!(canonical(&format!("file:{text}")), expected);
+        assert_eq!(canonical(&format!("{}/./other/../new//store", root.display())), expected);
+        assert_eq!(canonical(&canonical(text)), expected);
+        std::fs::create_dir_all(&folder).unwrap();
+        assert_eq!(canonical(text), expected);
+        assert_eq!(StoreUrl::parse(text).unwrap().folder(), Some(&*folder));
+        #[cfg(unix)]
+        {
+            std::os::unix::fs::symlink(&folder, root.join("link")).unwrap();
+            assert_eq!(canonical(root.join("link").to_str().unwrap()), expected);
+        }
+        let relative = StoreUrl::parse("some folder").unwrap();
+        assert!(relative.folder().unwrap().is_absolute());
+        assert!(relative.canonical().ends_with("/some%20folder"));
+    }
+
+    #[test]
+    fn what_is_no_place_is_refused_without_repeating_secrets() {
+        for text in
+            ["", "http://host/x", "https://example.com/x", "ftp://x", "file://host/x", "s3:///", "s3:b"]
+        {
+            let error = StoreUrl::parse(text).expect_err(text);
+            assert_eq!(error.kind(), BucketErrorKind::Invalid, "{text}");
+        }
+        for text in ["s3://user:hunter2@bucket/p", "az://c/p?sig=hunter2", "az://c/p#hunter2"] {
+            let error = StoreUrl::parse(text).expect_err(text);
+            assert!(!format!("{error} {error:?}").contains("hunter2"), "{error:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn memory_is_one_place_per_name() {
+        let one = StoreUrl::parse("memory:///one-place").unwrap().connect(true).unwrap();
+        let same = StoreUrl::parse("memory:one-place").unwrap().connect(false).unwrap();
+        let other = StoreUrl::parse("memory:another-place").unwrap().connect(false).unwrap();
+        assert!(one.put_create("a", "x").await.is_done());
+        assert!(same.head("a").await.unwrap().is_some());
+        assert!(other.head("a").await.unwrap().is_none());
+    }
+
+    #[test]
+    fn a_missing_folder_is_made_only_on_request() {
+        let temp = tempfile::tempdir().unwrap();
+        let url = StoreUrl::parse(temp.path().join("a/b").to_str().unwrap()).unwrap();
+        assert_eq!(url.connect(false).unwrap_err().kind(), BucketErrorKind::NotFound);
+        assert!(!temp.path().join("a").exists());
+        url.connect(true).unwrap();
+        url.connect(false).unwrap();
+    }
+}

@@ -95,3 +95,39 @@ impl Drop for Locked<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn a_file_written_after_the_wait_has_a_later_time() {
+        let temp = tempfile::tempdir().unwrap();
+        let lock = FileLock::at(temp.path().join("lock"));
+        let locked = lock.lock().unwrap();
+        let write = |name: u32| {
+            let path = temp.path().join(name.to_string());
+            fs::write(&path, "x").unwrap();
+            fs::metadata(&path).unwrap().modified().unwrap()
+        };
+        let mut last = write(0);
+        for name in 1..20 {
+            locked.wait_past(last).unwrap();
+            let next = write(name);
+            assert!(super::super::micros(next) > super::super::micros(last));
+            last = next;
+        }
+        // The clock was set back: no waiting for the future.
+        locked.wait_past(last + Duration::from_secs(3600)).unwrap();
+    }
+
+    #[test]
+    fn a_folder_has_one_lock_per_process() {
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("lock");
+        let lock = FileLock::at(path.clone());
+        assert!(Arc::ptr_eq(&lock, &FileLock::at(path)));
+    }
+}

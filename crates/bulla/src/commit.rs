@@ -1,0 +1,307 @@
+//! The commit of a put: the envelope is created if absent, and whatever answer comes back, the bucket decides.
+//!
+//! ```text
+//!            ┌──────────────── retry ────────────────┐
+//!            ▼                                       │
+//! not too old, lease live ─► create/replace ─► definite yes ─► still young? log still fresh? ─► acknowledge
+//!                                  │
+//!                                  └► anything else ─► read again: ours ─► as yes
+//!                                                                  nothing, tombstone, unusable ─► retry
+//!                                                                  another's, usable ─► acknowledge theirs, drop ours
+//! ```
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bulla_envelope::cobblestone::sealed_len;
+use bulla_envelope::digest::Digest;
+use bulla_envelope::envelope::{BlobRecord, Envelope, EnvelopeHeader};
+use bulla_envelope::ids::BlobId;
+use bulla_envelope::names::extent_key;
+use bulla_envelope::secret::Dek;
+use bulla_kek::Now;
+use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt, stream};
+
+use crate::bucket::{Conditional, UpdateVersion};
+use crate::envelopes::{Found, OpenedBlob, age, unix_millis};
+use crate::error::{Error, ErrorKind, Result};
+use crate::store::StoreInner;
+use crate::unlock::Unlocked;
+use crate::upload::{PlacedExtent, PutResult};
+
+const ATTEMPTS: usize = 16;
+
+/// How many data objects are looked for at once.
+const HEADS: usize = 16;
+
+/// Everything a commit needs, with all data uploaded.
+#[derive(Debug)]
+pub(crate) struct Draft {
+    pub(crate) blob: BlobId,
+    pub(crate) digest: Digest,
+    pub(crate) size: u64,
+    pub(crate) dek: Dek,
+    pub(crate) inline: Option<Vec<u8>>,
+    pub(crate) extents: Vec<PlacedExtent>,
+    pub(crate) ttl: Option<Duration>,
+}
+
+/// Whether a create was sent whose fate is not known: then its data must stay, for it may still become visible.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Answers {
+    AllDefinite,
+    SomeLost,
+}
+
+impl StoreInner {
+    pub(crate) async fn commit(&self, draft: Draft) -> Result<PutResult> {
+        let mut answers = Answers::AllDefinite;
+        let result = self.try_commit(&draft, &mut answers).await;
+        let ours = matches!(&result, Ok(result) if result.created);
+        if !ours && answers == Answers::AllDefinite {
+            self.drop_extents(&draft.extents).await;
+        }
+        self.cache.remove(&draft.digest);
+        result
+    }
+
+    async fn try_commit(&self, draft: &Draft, answers: &mut Answers) -> Result<PutResult> {
+        let mut replace: Option<UpdateVersion> = None;
+        let mut failure = None;
+        for attempt in 0..ATTEMPTS {
+            self.refuse_too_old(draft)?;
+            let keys = self.gate.secrets(self).await?;
+            let (key, object) = (self.blob_key(&keys, &draft.digest), self.seal_envelope(&keys, draft)?);
+            let outcome = match &replace {
+                None => self.bucket.put_create(&key, object).await,
+                Some(version) => self.bucket.put_update(&key, object, version).await,
+            };
+            match outcome {
+                Conditional::Done(version) => return self.finish(draft, &keys, version, answers).await,
+                Conditional::Lost => {}
+                Conditional::Unknown(error) => {
+                    *answers = Answers::SomeLost;
+                    failure = Some(error);
+                    self.back_off(attempt).await;
+                }
+            }
+            // After any failed conditional write: what is there now? A lost answer comes back as "exists already".
+            let digest = &draft.digest;
+            replace = match self.read_envelope(digest).await? {
+                Found::Blob(found) if found.record.blob == draft.blob => {
+                    let keys = self.gate.secrets(self).await?;
+                    let version = found.version.clone();
+                    return self.finish_found(draft, &keys, &found, version, answers).await;
+                }
+                Found::Blob(found) if self.usable(&found, draft).await? => {
+                    let (digest, size) = (digest.clone(), found.record.size);
+                    return Ok(PutResult { digest, size, created: false });
+                }
+                Found::Nothing => None,
+                Found::Blob(found) => Some(found.version.clone()),
+                Found::Tombstone(version) => Some(version),
+                Found::Damaged(version, error) => {
+                    tracing::warn!(%digest, %error, "replacing a damaged envelope");
+                    Some(version)
+                }
+            };
+        }
+        Err(failure.map_or_else(
+            || Error::new(ErrorKind::Conflict, format!("others keep writing {}; try again", draft.digest)),
+            Error::from,
+        ))
+    }
+
+    /// Our envelope was created just now.
+    async fn finish(
+        &self,
+        draft: &Draft,
+        keys: &Arc<Unlocked>,
+        version: UpdateVersion,
+        answers: &mut Answers,
+    ) -> Result<PutResult> {
+        // From here on the envelope is visible: its data must stay whatever happens, unless it is withdrawn.
+        let before = std::mem::replace(answers, Answers::SomeLost);
+        let version = self.rewrap_if_late(draft, keys, version).await?;
+        if self.is_too_old(draft)
+            && !self.all_there(&draft.extents.iter().map(Into::into).collect::<Vec<_>>()).await?
+        {
+            let key = self.blob_key(keys, &draft.digest);
+            if let Conditional::Done(_) = self.bucket.remove(&key, &version).await {
+                *answers = before;
+            }
+            return Err(too_old());
+        }
+        Ok(PutResult { digest: draft.digest.clone(), size: draft.size, created: true })
+    }
+
+    /// Our envelope was created by an attempt whose answer was lost; by whichever key that attempt used.
+    async fn finish_found(
+        &self,
+        draft: &Draft,
+        keys: &Arc<Unlocked>,
+        found: &OpenedBlob,
+        version: UpdateVersion,
+        answers: &mut Answers,
+    ) -> Result<PutResult> {
+        if keys.is_active(&found.wrapped_by) {
+            return self.finish(draft, keys, version, answers).await;
+        }
+        *answers = Answers::SomeLost;
+        let version = self.rewrap(draft, keys, version).await?;
+        self.finish(draft, keys, version, answers).await
+    }
+
+    /// A paused process may have wrapped with a key that was retired meanwhile. If lease or log view grew older than R
+    /// between the start of reading the log and now, the log is read again and the envelope re-wrapped where needed.
+    async fn rewrap_if_late(
+        &self,
+        draft: &Draft,
+        keys: &Arc<Unlocked>,
+        version: UpdateVersion,
+    ) -> Result<UpdateVersion> {
+        let now = self.parts.runtime.now();
+        let bound = self.gate.revocation_bound();
+        let fresh = age(&now, &keys.view.read_started) <= bound && age(&now, &keys.sent) <= bound;
+        if fresh && self.gate.is_live(self) {
+            return Ok(version);
+        }
+        let fresh = self.gate.refresh(self).await?;
+        if fresh.active_store_key == keys.active_store_key {
+            return Ok(version);
+        }
+        self.rewrap(draft, &fresh, version).await
+    }
+
+    /// Replaces our own envelope by one wrapped under the active store key.
+    async fn rewrap(
+        &self,
+        draft: &Draft,
+        keys: &Arc<Unlocked>,
+        version: UpdateVersion,
+    ) -> Result<UpdateVersion> {
+        let key = self.blob_key(keys, &draft.digest);
+        let mut version = version;
+        let mut failure = None;
+        for attempt in 0..ATTEMPTS {
+            match self.bucket.put_update(&key, self.seal_envelope(keys, draft)?, &version).await {
+                Conditional::Done(version) => return Ok(version),
+                Conditional::Lost => {}
+                Conditional::Unknown(error) => {
+                    failure = Some(error);
+                    self.back_off(attempt).await;
+                }
+            }
+            match self.read_envelope(&draft.digest).await? {
+                Found::Blob(found)
+                    if found.record.blob == draft.blob && keys.is_active(&found.wrapped_by) =>
+                {
+                    return Ok(found.version.clone());
+                }
+                Found::Blob(found) if found.record.blob == draft.blob => version = found.version.clone(),
+                // Somebody deleted or replaced it after it was there: theirs is the newer word.
+                Found::Nothing => return Ok(version),
+                Found::Tombstone(version) | Found::Damaged(version, _) => return Ok(version),
+                Found::Blob(found) => return Ok(found.version.clone()),
+            }
+        }
+        Err(failure.map_or_else(
+            || Error::new(ErrorKind::Conflict, format!("others keep writing {}; try again", draft.digest)),
+            Error::from,
+        ))
+    }
+
+    /// Whether somebody else's envelope serves as well as ours: its data is all there, it expires no earlier, and its
+    /// key is active.
+    async fn usable(&self, found: &OpenedBlob, draft: &Draft) -> Result<bool> {
+        let keys = self.gate.secrets(self).await?;
+        let expiry = self.expiry(draft);
+        let long_enough = match (found.record.expires, expiry) {
+            (None, _) => true,
+            (Some(_), None) => false,
+            (Some(theirs), Some(ours)) => theirs >= ours,
+        };
+        let extents: Vec<Wanted> = found.record.extents.iter().map(Wanted::from).collect();
+        Ok(long_enough && keys.is_active(&found.wrapped_by) && self.all_there(&extents).await?)
+    }
+
+    /// Whether every extent is there at exactly its length.
+    async fn all_there(&self, extents: &[Wanted]) -> Result<bool> {
+        let checks = stream::iter(extents.to_vec()).map(|wanted| async move {
+            match self.bucket.head(&wanted.key).await {
+                Ok(Some(entry)) => Ok(Some(entry.size) == wanted.len),
+                Ok(None) => Ok(false),
+                Err(error) => Err(Error::from(error)),
+            }
+        });
+        checks.buffer_unordered(HEADS).try_fold(true, |all, there| async move { Ok(all && there) }).await
+    }
+
+    fn seal_envelope(&self, keys: &Unlocked, draft: &Draft) -> Result<Bytes> {
+        let record = BlobRecord {
+            digest: draft.digest.clone(),
+            size: draft.size,
+            blob: draft.blob,
+            extents: draft.extents.iter().map(|placed| placed.extent.clone()).collect(),
+            inline: draft.inline.clone(),
+            created: unix_millis(&self.parts.runtime.now()),
+            dek_root: keys.root_id,
+            expires: self.expiry(draft),
+        };
+        let mut salt = [0; 24];
+        self.parts.runtime.random().fill(&mut salt);
+        let header = EnvelopeHeader { store: keys.store(), root: keys.root_id };
+        let wraps = vec![keys.wrap_dek(&draft.dek)];
+        let envelope =
+            Envelope::seal(self.parts.crypto, &keys.envelope_key, header, wraps, &draft.dek, &record, salt)
+                .map_err(|error| {
+                Error::invalid("the blob can't be described by one envelope").with_source(error)
+            })?;
+        Ok(Bytes::from(envelope.encode()))
+    }
+
+    fn expiry(&self, draft: &Draft) -> Option<u64> {
+        let ttl = draft.ttl?;
+        let ttl = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX);
+        Some(unix_millis(&self.parts.runtime.now()).saturating_add(ttl))
+    }
+
+    fn is_too_old(&self, draft: &Draft) -> bool {
+        let now = self.parts.runtime.now();
+        let oldest: Option<&Now> =
+            draft.extents.iter().map(|placed| &placed.started).min_by_key(|started| started.boot);
+        oldest.is_some_and(|oldest| age(&now, oldest) > self.parts.gc_grace / 2)
+    }
+
+    fn refuse_too_old(&self, draft: &Draft) -> Result<()> {
+        if self.is_too_old(draft) { Err(too_old()) } else { Ok(()) }
+    }
+}
+
+fn too_old() -> Error {
+    Error::new(
+        ErrorKind::Conflict,
+        "TooOld: the upload took longer than half of the gc grace, so its data may be collected; put the blob again",
+    )
+}
+
+/// A data object that must be there.
+#[derive(Clone, Debug)]
+struct Wanted {
+    key: String,
+    /// The object's exact length; `None` for an extent that can't be.
+    len: Option<u64>,
+}
+
+impl From<&bulla_envelope::envelope::Extent> for Wanted {
+    fn from(extent: &bulla_envelope::envelope::Extent) -> Self {
+        Self { key: extent_key(&extent.name), len: sealed_len(extent.len) }
+    }
+}
+
+impl From<&PlacedExtent> for Wanted {
+    fn from(placed: &PlacedExtent) -> Self {
+        Self::from(&placed.extent)
+    }
+}

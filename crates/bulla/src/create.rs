@@ -1,0 +1,215 @@
+//! Making a store and opening one.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bulla_envelope::derive::Anchor;
+use bulla_envelope::envelope::Wrap;
+use bulla_envelope::ids::{RootId, StoreId, StoreKeyId};
+use bulla_envelope::record::{
+    KekEntry, KekState, LogRecord, Managed, Mode, RootEntry, RootState, StoreKeyEntry, StoreKeyState,
+};
+use bulla_envelope::secret::{RecordKey, Root, StoreKey};
+use bulla_kek::{Identity, KeyId};
+use quick_cache::sync::Cache;
+
+use crate::bucket::Bucket;
+use crate::engine::Engine;
+use crate::envelopes::unix_millis;
+use crate::error::{Error, ErrorKind, Result};
+use crate::gate::Gate;
+use crate::log::{self, Append, RecordMark};
+use crate::preflight::{self, Requirements};
+use crate::store::{Store, StoreInner};
+use crate::unlock::{Expected, unlock};
+
+/// The shortest and longest revocation bound a store may have.
+const BOUNDS: std::ops::RangeInclusive<Duration> =
+    Duration::from_millis(100)..=Duration::from_secs(24 * 60 * 60);
+
+/// How a store is made.
+#[derive(Clone, Debug)]
+pub struct CreateOptions {
+    /// The KEK. Without a version the newest is followed.
+    pub key: KeyId,
+    /// As whom the nodes use it.
+    pub identity: Identity,
+    /// Whose the KEK is.
+    pub managed: Managed,
+    /// R: unwrapped secrets are used no longer than this after the last successful unwrap. 60 s is usual; 100 ms to 24 h.
+    pub revocation_bound: Duration,
+    /// Accept a customer's vault without soft delete or purge protection.
+    pub allow_unprotected_key: bool,
+}
+
+/// Whom to believe about which store this is.
+#[derive(Clone, Copy, Debug)]
+#[allow(clippy::exhaustive_enums, reason = "an opener knows the anchor or does not")]
+pub enum Trust {
+    /// The anchor that `init` printed: anything else is refused.
+    Anchor(Anchor),
+    /// Whatever is there now. Bucket and public key together don't tell a store from a forgery.
+    OnFirstUse,
+}
+
+/// How a store is opened.
+#[derive(Clone, Copy, Debug)]
+pub struct OpenOptions {
+    /// Whom to believe about which store this is.
+    pub trust: Trust,
+    /// The newest record seen before, which must be in the log: no going back.
+    pub floor: Option<RecordMark>,
+}
+
+impl Engine {
+    /// Makes a store in an empty place and opens it. Pin its [`Store::anchor`] wherever it will be opened.
+    ///
+    /// # Errors
+    /// `Invalid` where the key fails a check (with the command that fixes it) or the object store ignores conditional
+    /// writes; `Conflict` where there is a store already; `Revoked`, `Unavailable`, `Throttled` as everywhere.
+    ///
+    /// # Cancel safety
+    /// A dropped `create` may or may not have made the store; open it to find out.
+    pub async fn create(&self, bucket: Bucket, options: CreateOptions) -> Result<Store> {
+        let parts = &self.parts;
+        let random = parts.runtime.random();
+        if !BOUNDS.contains(&options.revocation_bound) {
+            return Err(Error::invalid("the revocation bound must be between 100 ms and 24 h"));
+        }
+        if log::exists(&bucket).await? {
+            return Err(already_a_store());
+        }
+        let requirements = Requirements {
+            protection: options.managed == Managed::Customer && !options.allow_unprotected_key,
+        };
+        let (description, algorithm) = preflight::describe(
+            &parts.providers,
+            &*parts.runtime,
+            &options.key,
+            &options.identity,
+            requirements,
+        )
+        .await?;
+        self.probe(&bucket).await?;
+        let root = Root::random(random);
+        let key = &description.key;
+        let wrap = preflight::wrap_and_prove(
+            &parts.providers,
+            &*parts.runtime,
+            key,
+            algorithm,
+            &options.identity,
+            &root,
+        )
+        .await?;
+        let record = self.first_record(&options, &root, wrap);
+        let object = sign(&record, &root.record_key())?;
+        match log::append(&bucket, record.number, object).await? {
+            Append::Done(mark) => {
+                let options = OpenOptions { trust: Trust::Anchor(root.anchor()), floor: Some(mark) };
+                self.open_probed(bucket, options).await
+            }
+            Append::Lost => Err(already_a_store()),
+        }
+    }
+
+    /// Opens a store.
+    ///
+    /// # Errors
+    /// `NotFound` where there is none; `Corrupt` where it is not the store of the pinned anchor, was rolled back, or its
+    /// log is damaged; `Revoked` where the key denies; `Invalid` where no configured provider has the key or the object
+    /// store ignores conditional writes; `Unavailable`, `Throttled` as everywhere.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn open(&self, bucket: Bucket, options: OpenOptions) -> Result<Store> {
+        // First what is cheap and says that there is no store here.
+        let newest = log::read_newest(&bucket, options.floor).await;
+        match newest {
+            Ok(_) => self.probe(&bucket).await?,
+            Err(error) => return Err(error),
+        }
+        self.open_probed(bucket, options).await
+    }
+
+    async fn open_probed(&self, bucket: Bucket, options: OpenOptions) -> Result<Store> {
+        let parts = &self.parts;
+        let read_started = parts.runtime.now();
+        let raw = log::read_newest(&bucket, options.floor).await?;
+        let anchor = match options.trust {
+            Trust::Anchor(anchor) => Some(anchor),
+            Trust::OnFirstUse => None,
+        };
+        let expected = Expected { anchor, floor: options.floor };
+        let sent = parts.runtime.now();
+        let keys = unlock(&parts.providers, &raw, expected, read_started, sent).await?;
+        let inner = StoreInner {
+            parts: Arc::clone(parts),
+            bucket,
+            cache: Cache::new(parts.cached_envelopes),
+            store_id: keys.store(),
+            anchor: keys.root.anchor(),
+            gate: Gate::new(parts, keys, raw),
+        };
+        let inner = Arc::new(inner);
+        Gate::start(&inner);
+        Ok(Store::from_inner(inner))
+    }
+
+    async fn probe(&self, bucket: &Bucket) -> Result<()> {
+        let mut nonce = [0; 16];
+        self.parts.runtime.random().fill(&mut nonce);
+        Ok(bucket.probe(nonce).await?)
+    }
+
+    fn first_record(&self, options: &CreateOptions, root: &Root, wrap: Wrap) -> LogRecord {
+        let random = self.parts.runtime.random();
+        let now = unix_millis(&self.parts.runtime.now());
+        let root_id = RootId::random(random);
+        let store_key = StoreKey::random(random);
+        LogRecord {
+            number: 1,
+            history: Vec::new(),
+            store: StoreId::random(random),
+            mode: Mode::Hierarchical,
+            revocation_bound_ms: u64::try_from(options.revocation_bound.as_millis()).unwrap_or(u64::MAX),
+            identity: options.identity.to_string(),
+            key_id: options.key.to_string(),
+            keks: vec![KekEntry {
+                kid: wrap.kid.clone(),
+                alg: wrap.alg.clone(),
+                state: KekState::Active,
+                since: now,
+            }],
+            roots: vec![RootEntry {
+                id: root_id,
+                state: RootState::Active,
+                groups: vec![vec![wrap]],
+                parent: None,
+            }],
+            store_keys: vec![StoreKeyEntry {
+                id: StoreKeyId::random(random),
+                state: StoreKeyState::Active,
+                root: root_id,
+                value: root.store_key_wrapping_key().wrap_key(store_key.expose()),
+                since: now,
+            }],
+            created: now,
+            rotated: None,
+            managed: options.managed,
+            written: now,
+        }
+    }
+}
+
+fn already_a_store() -> Error {
+    Error::new(ErrorKind::Conflict, "there is a store here already; open it, or choose an empty place")
+}
+
+/// The signed object of a record that Bulla itself made.
+pub(crate) fn sign(record: &LogRecord, key: &RecordKey) -> Result<Vec<u8>> {
+    let signed = record.sign(key).map_err(|error| {
+        Error::new(ErrorKind::Internal, "a log record that breaks the format's rules").with_source(error)
+    })?;
+    Ok(signed.into_object())
+}

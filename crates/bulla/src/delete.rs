@@ -1,0 +1,52 @@
+//! Deleting a blob: its envelope is removed conditionally; data objects are never touched, they are gc's.
+
+use bulla_envelope::digest::Digest;
+
+use crate::bucket::Conditional;
+use crate::envelopes::{Found, not_found};
+use crate::error::{Error, ErrorKind, Result};
+use crate::store::StoreInner;
+
+const ATTEMPTS: usize = 16;
+
+impl StoreInner {
+    pub(crate) async fn delete(&self, digest: &Digest) -> Result<()> {
+        let result = self.try_delete(digest).await;
+        self.cache.remove(digest);
+        result
+    }
+
+    async fn try_delete(&self, digest: &Digest) -> Result<()> {
+        let mut target = None;
+        let mut failure = None;
+        for attempt in 0..ATTEMPTS {
+            let (version, blob) = match self.read_envelope(digest).await? {
+                Found::Nothing | Found::Tombstone(_) if attempt == 0 => return Err(not_found(digest)),
+                // Ours or another's: what was to be deleted is deleted.
+                Found::Nothing | Found::Tombstone(_) => return Ok(()),
+                Found::Blob(found) => (found.version.clone(), Some(found.record.blob)),
+                // Nobody can read it; deleting it is how to make room for a good copy.
+                Found::Damaged(version, _) => (version, None),
+            };
+            // A blob that was put after ours was deleted is not the one to delete.
+            match (attempt, &target) {
+                (0, _) => target = blob,
+                (_, before) if *before != blob => return Ok(()),
+                _ => {}
+            }
+            let keys = self.gate.secrets(self).await?;
+            match self.bucket.remove(&self.blob_key(&keys, digest), &version).await {
+                Conditional::Done(()) => return Ok(()),
+                Conditional::Lost => {}
+                Conditional::Unknown(error) => {
+                    failure = Some(error);
+                    self.back_off(attempt).await;
+                }
+            }
+        }
+        Err(failure.map_or_else(
+            || Error::new(ErrorKind::Conflict, format!("others keep writing {digest}; try again")),
+            Error::from,
+        ))
+    }
+}

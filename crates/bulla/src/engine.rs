@@ -1,0 +1,114 @@
+//! The engine: what all stores of a process share.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bulla_envelope::crypto::CryptoProvider;
+use bulla_kek::{Providers, Runtime, TokioRuntime};
+
+/// What is injected, chosen once.
+#[derive(Debug)]
+pub(crate) struct Parts {
+    pub(crate) crypto: &'static CryptoProvider,
+    pub(crate) runtime: Arc<dyn Runtime>,
+    pub(crate) providers: Providers,
+    pub(crate) memory_per_stream: usize,
+    pub(crate) gc_grace: Duration,
+    pub(crate) outage_grace: Duration,
+    pub(crate) cached_envelopes: usize,
+}
+
+/// Opens and creates stores. Cheap to clone; one per process is enough for any number of stores and keys.
+///
+/// ```
+/// use bulla::Engine;
+/// let engine = Engine::builder().build();
+/// # drop(engine);
+/// ```
+#[derive(Clone, Debug)]
+pub struct Engine {
+    pub(crate) parts: Arc<Parts>,
+}
+
+/// Settings of an [`Engine`].
+#[derive(Debug)]
+pub struct EngineBuilder {
+    parts: Parts,
+}
+
+impl Engine {
+    /// Starts with the defaults: the fastest crypto back end that was built, tokio, no key providers.
+    #[must_use]
+    pub fn builder() -> EngineBuilder {
+        EngineBuilder {
+            parts: Parts {
+                crypto: CryptoProvider::best(),
+                runtime: Arc::new(TokioRuntime),
+                providers: Providers::new(),
+                memory_per_stream: 16 << 20,
+                gc_grace: Duration::from_secs(24 * 60 * 60),
+                outage_grace: Duration::ZERO,
+                cached_envelopes: 4096,
+            },
+        }
+    }
+}
+
+impl EngineBuilder {
+    /// Where keys may come from. A key id in a bucket that none of these accepts is refused.
+    #[must_use]
+    pub fn providers(mut self, providers: Providers) -> Self {
+        self.parts.providers = providers;
+        self
+    }
+
+    /// Clock, tasks and randomness; [`TokioRuntime`] unless a simulation drives them.
+    #[must_use]
+    pub fn runtime(mut self, runtime: Arc<dyn Runtime>) -> Self {
+        self.parts.runtime = runtime;
+        self
+    }
+
+    /// The crypto back end. All of them read and write the same bytes.
+    #[must_use]
+    pub fn crypto(mut self, crypto: &'static CryptoProvider) -> Self {
+        self.parts.crypto = crypto;
+        self
+    }
+
+    /// How much memory one put or get stream may hold, in bytes; 16 MiB unless set, at least 4 MiB.
+    #[must_use]
+    pub fn memory_per_stream(mut self, bytes: usize) -> Self {
+        self.parts.memory_per_stream = bytes.max(4 << 20);
+        self
+    }
+
+    /// How old unused data must be before gc removes it; 24 h unless set. All nodes of a store must agree on it: a put
+    /// that takes longer than half of it is refused.
+    #[must_use]
+    pub fn gc_grace(mut self, grace: Duration) -> Self {
+        self.parts.gc_grace = grace;
+        self
+    }
+
+    /// Lengthens the lease while the key provider can't be *reached*; zero unless set. It never lengthens it after a
+    /// denial; but who can cut the network can delay a denial, so the revocation bound becomes R + grace.
+    #[must_use]
+    pub fn outage_grace(mut self, grace: Duration) -> Self {
+        self.parts.outage_grace = grace;
+        self
+    }
+
+    /// How many decoded envelopes each store keeps; 4,096 unless set. Each takes its blob's inline bytes, at most 64 KiB.
+    #[must_use]
+    pub fn cached_envelopes(mut self, count: usize) -> Self {
+        self.parts.cached_envelopes = count;
+        self
+    }
+
+    /// The engine.
+    #[must_use]
+    pub fn build(self) -> Engine {
+        Engine { parts: Arc::new(self.parts) }
+    }
+}

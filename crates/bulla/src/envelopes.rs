@@ -1,0 +1,168 @@
+//! Reading envelopes: from object to open record, and for how long a decoded one may be used again.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bulla_envelope::MAX_OBJECT_LEN;
+use bulla_envelope::crypto::CryptoProvider;
+use bulla_envelope::digest::Digest;
+use bulla_envelope::envelope::{BlobRecord, Envelope};
+use bulla_envelope::secret::Dek;
+use bulla_kek::Now;
+
+use crate::bucket::{Object, UpdateVersion};
+use crate::error::{Error, Result};
+use crate::store::StoreInner;
+use crate::unlock::Unlocked;
+
+/// An envelope that opened under the digest it was asked by.
+#[derive(Debug)]
+pub(crate) struct OpenedBlob {
+    pub(crate) record: BlobRecord,
+    pub(crate) dek: Dek,
+    /// The kid of the wrap that opened it.
+    pub(crate) wrapped_by: String,
+    pub(crate) version: UpdateVersion,
+    /// Before the envelope was read.
+    pub(crate) read_started: Now,
+}
+
+/// What stands at a digest's place in the bucket.
+#[derive(Debug)]
+pub(crate) enum Found {
+    /// No object.
+    Nothing,
+    /// A zero-length object: deleted.
+    Tombstone(UpdateVersion),
+    /// An envelope that opens.
+    Blob(Arc<OpenedBlob>),
+    /// An object that does not open, with a fresh log: a definite integrity failure.
+    Damaged(UpdateVersion, Error),
+}
+
+/// Why an envelope does not open.
+#[derive(Debug)]
+enum NotOpened {
+    /// No wrap is of a key that the log names: perhaps a newer log does.
+    UnknownKey,
+    /// Altered, forged or misplaced.
+    Damaged(Error),
+}
+
+impl StoreInner {
+    /// Reads and opens the envelope of `digest`, past any cache.
+    pub(crate) async fn read_envelope(&self, digest: &Digest) -> Result<Found> {
+        let mut keys = self.gate.secrets(self).await?;
+        let key = self.blob_key(&keys, digest);
+        let read_started = self.parts.runtime.now();
+        let Some(object) = self.bucket.get(&key, MAX_OBJECT_LEN).await? else { return Ok(Found::Nothing) };
+        if object.is_tombstone() {
+            return Ok(Found::Tombstone(object.version));
+        }
+        let failure = match self.open_object(&keys, &object, digest, read_started) {
+            Ok(blob) => return Ok(Found::Blob(Arc::new(blob))),
+            Err(failure) => failure,
+        };
+        tracing::debug!(%digest, ?failure, "an envelope does not open; reading the log again");
+        // "Can't open" needs a log read after the object was: another node may have brought in a new key.
+        keys = self.gate.refresh(self).await?;
+        let failure = match self.open_object(&keys, &object, digest, read_started) {
+            Ok(blob) => return Ok(Found::Blob(Arc::new(blob))),
+            Err(failure) => failure,
+        };
+        let error = match failure {
+            NotOpened::Damaged(error) => error,
+            NotOpened::UnknownKey => {
+                Error::corrupt(format!("the envelope of {digest} is wrapped by no key that the log names"))
+            }
+        };
+        Ok(Found::Damaged(object.version, error))
+    }
+
+    /// The open envelope of a blob that is there and has not expired; decoded envelopes are used again for at most the
+    /// revocation bound, so a delete on another node shows within it.
+    pub(crate) async fn find(&self, digest: &Digest) -> Result<Arc<OpenedBlob>> {
+        // The cache is wiped with the keys; asking for them first also makes the use known to the lease.
+        self.gate.secrets(self).await?;
+        if let Some(blob) = self.cache.get(digest)
+            && age(&self.parts.runtime.now(), &blob.read_started) >= self.gate.revocation_bound()
+        {
+            self.cache.remove(digest);
+        }
+        // Readers of one blob share one read.
+        let blob = self.cache.get_or_insert_async(digest, self.find_fresh(digest)).await?;
+        self.unexpired(digest, blob)
+    }
+
+    /// The open envelope of a blob that is there, expired or not, past the cache.
+    pub(crate) async fn find_fresh(&self, digest: &Digest) -> Result<Arc<OpenedBlob>> {
+        match self.read_envelope(digest).await? {
+            Found::Blob(blob) => Ok(blob),
+            Found::Nothing | Found::Tombstone(_) => Err(not_found(digest)),
+            Found::Damaged(_, error) => Err(error),
+        }
+    }
+
+    pub(crate) fn unexpired(&self, digest: &Digest, blob: Arc<OpenedBlob>) -> Result<Arc<OpenedBlob>> {
+        match blob.record.expires {
+            Some(expires) if expires <= unix_millis(&self.parts.runtime.now()) => Err(not_found(digest)),
+            _ => Ok(blob),
+        }
+    }
+
+    fn open_object(
+        &self,
+        keys: &Unlocked,
+        object: &Object,
+        digest: &Digest,
+        read_started: Now,
+    ) -> Result<OpenedBlob, NotOpened> {
+        let (record, dek, wrapped_by) = open_envelope(self.parts.crypto, keys, &object.bytes, digest)?;
+        Ok(OpenedBlob { record, dek, wrapped_by, version: object.version.clone(), read_started })
+    }
+}
+
+fn open_envelope(
+    crypto: &'static CryptoProvider,
+    keys: &Unlocked,
+    object: &[u8],
+    digest: &Digest,
+) -> Result<(BlobRecord, Dek, String), NotOpened> {
+    let damaged = |what: &str| NotOpened::Damaged(Error::corrupt(format!("the envelope of {digest} {what}")));
+    let envelope = Envelope::decode(object).map_err(|error| {
+        NotOpened::Damaged(
+            Error::corrupt(format!("the envelope of {digest} can't be decoded")).with_source(error),
+        )
+    })?;
+    if envelope.header.store != keys.store() || envelope.header.root != keys.root_id {
+        return Err(damaged("belongs to another store or root"));
+    }
+    let mut unknown = true;
+    for wrap in &envelope.wraps {
+        let Some(unwrapped) = keys.unwrap_dek(wrap) else { continue };
+        unknown = false;
+        // A bad wrap is damage of this object, never a verdict on the key: the others are tried.
+        let Ok(dek) = unwrapped else { continue };
+        if let Ok(record) = envelope.open(crypto, &keys.envelope_key, &dek, digest) {
+            return Ok((record, dek, wrap.kid.clone()));
+        }
+    }
+    Err(if unknown { NotOpened::UnknownKey } else { damaged("does not authenticate") })
+}
+
+pub(crate) fn not_found(digest: &Digest) -> Error {
+    Error::new(crate::ErrorKind::NotFound, format!("there is no blob {digest} in this store"))
+}
+
+/// The time since `then`, by whichever clock says more; a wall clock set back counts as for ever.
+pub(crate) fn age(now: &Now, then: &Now) -> Duration {
+    let boot = now.boot.saturating_sub(then.boot);
+    let wall = now.wall.duration_since(then.wall).unwrap_or(Duration::MAX);
+    boot.max(wall)
+}
+
+/// Milliseconds since 1970.
+pub(crate) fn unix_millis(now: &Now) -> u64 {
+    let since = now.wall.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}

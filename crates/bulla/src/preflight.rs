@@ -1,0 +1,106 @@
+//! Checks of a KEK before a store depends on it, each refusal with the command that fixes it.
+
+use bulla_envelope::envelope::Wrap;
+use bulla_envelope::secret::Root;
+use bulla_kek::{Identity, KekError, KekErrorKind, KeyDescription, KeyId, Providers, Runtime, WrapAlgorithm};
+
+use crate::error::{Error, ErrorKind, Result};
+
+/// What a store may be put under.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Requirements {
+    /// Soft delete and purge protection: without them one mistake destroys every blob.
+    pub(crate) protection: bool,
+}
+
+/// Describes `key` (its newest version where it names none) and checks that it can hold a store: exists, enabled, valid
+/// now, RSA of at least 2048 bits or AES-256, `wrapKey` and `unwrapKey`, protected.
+pub(crate) async fn describe(
+    providers: &Providers,
+    runtime: &dyn Runtime,
+    key: &KeyId,
+    identity: &Identity,
+    requirements: Requirements,
+) -> Result<(KeyDescription, WrapAlgorithm)> {
+    let provider = providers.provider_for(key)?;
+    let uri = provider.display_uri(key);
+    let description =
+        provider.describe(key, identity).await.map_err(|error| explain(error, &uri, identity))?;
+    if !description.enabled {
+        return Err(Error::invalid(format!(
+            "the key {uri} is disabled; enable it (`bulla vault key enable`, `az keyvault key set-attributes --enabled true`)"
+        )));
+    }
+    if !description.is_valid_at(runtime.now().wall) {
+        return Err(Error::invalid(format!(
+            "the key {uri} is outside its validity (nbf, exp); choose another version or change its dates \
+             (`bulla vault key set-attributes`, `az keyvault key set-attributes`)"
+        )));
+    }
+    let algorithm = description.kind.wrap_algorithm().ok_or_else(|| {
+        Error::invalid(format!(
+            "the key {uri} is {}; use RSA of at least 2048 bits, or AES-256",
+            description.kind
+        ))
+    })?;
+    for operation in ["wrapKey", "unwrapKey"] {
+        if !description.permits(operation) {
+            return Err(Error::invalid(format!(
+                "the key {uri} does not permit {operation}; add it to its key operations \
+                 (`bulla vault key set-attributes --ops`, `az keyvault key set-attributes --ops`)"
+            )));
+        }
+    }
+    let protection = description.protection;
+    if requirements.protection && !(protection.soft_delete && protection.purge_protection) {
+        return Err(Error::invalid(format!(
+            "the vault of {uri} has no {}, so one mistake could destroy every blob; turn it on \
+             (`az keyvault update --enable-purge-protection true`; a local vault: create it without \
+             --no-purge-protection), or accept the risk with --allow-unprotected-key",
+            if protection.soft_delete { "purge protection" } else { "soft delete" }
+        )));
+    }
+    Ok((description, algorithm))
+}
+
+/// Wraps the root under the described version, and proves it by unwrapping under the identity that the nodes use.
+pub(crate) async fn wrap_and_prove(
+    providers: &Providers,
+    runtime: &dyn Runtime,
+    key: &KeyId,
+    algorithm: WrapAlgorithm,
+    identity: &Identity,
+    root: &Root,
+) -> Result<Wrap> {
+    let provider = providers.provider_for(key)?;
+    let uri = provider.display_uri(key);
+    let [share] = <[_; 1]>::try_from(root.split(1, runtime.random()))
+        .map_err(|_| Error::new(ErrorKind::Internal, "one party, but not one share"))?;
+    let wrapped = provider
+        .wrap_key(key, identity, algorithm, &share)
+        .await
+        .map_err(|error| explain(error, &uri, identity))?;
+    let back = provider
+        .unwrap_key(&wrapped.key, identity, wrapped.alg, &wrapped.value)
+        .await
+        .map_err(|error| explain(error, &uri, identity))?;
+    if !back.ct_eq(&share) {
+        return Err(Error::invalid(format!("the key {uri} does not unwrap what it wrapped")));
+    }
+    Ok(Wrap { kid: wrapped.key.to_string(), alg: wrapped.alg.to_string(), value: wrapped.value })
+}
+
+fn explain(error: KekError, uri: &str, identity: &Identity) -> Error {
+    let fix = match error.kind() {
+        KekErrorKind::Denied(_) => format!(
+            "; give it get, wrapKey and unwrapKey (`bulla vault set-policy DIR --identity {identity} --key-permissions \
+             get wrapKey unwrapKey`, `az keyvault set-policy`), and see that the key is there and enabled"
+        ),
+        _ => String::new(),
+    };
+    let message = format!("the identity `{identity}` can't use the key {uri}: {error}{fix}");
+    match error.kind() {
+        KekErrorKind::Denied(reason) => Error::revoked(reason, message),
+        _ => Error::from(error.with_message(message)),
+    }
+}

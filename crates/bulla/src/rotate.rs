@@ -1,0 +1,227 @@
+//! Rotating the KEK: the root is wrapped anew, nothing else is touched.
+//!
+//! ```text
+//! record n      old group
+//! record n+1    old group, new group      every node opens by either
+//!               prove the new group under the identity the nodes will use
+//! record n+2    new group
+//! ```
+//!
+//! Killed anywhere and run again, it finishes. A rotation does not help against a KEK that is *compromised*: who unwrapped
+//! the root once keeps it.
+
+use bulla_envelope::envelope::Wrap;
+use bulla_envelope::record::{KekEntry, KekState, LogRecord, Managed, Mode, RootState};
+use bulla_envelope::secret::Root;
+use bulla_kek::{Identity, KeyId};
+
+use crate::create::sign;
+use crate::envelopes::unix_millis;
+use crate::error::{Error, ErrorKind, Result};
+use crate::log::{Append, append};
+use crate::preflight::{self, Requirements};
+use crate::store::{Store, StoreInner};
+use crate::unlock::Unlocked;
+
+const ATTEMPTS: usize = 8;
+
+/// What to rotate to.
+#[derive(Clone, Debug, Default)]
+pub struct RotateOptions {
+    /// The new KEK, with or without a version; without it the newest version of the present one.
+    pub key: Option<KeyId>,
+    /// As whom the nodes use it; without it as before.
+    pub identity: Option<Identity>,
+    /// Accept a vault without soft delete or purge protection.
+    pub allow_unprotected_key: bool,
+}
+
+/// What a rotation did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Rotation {
+    /// The KEK versions that held the root before.
+    pub from: Vec<KeyId>,
+    /// The KEK version that holds it now.
+    pub to: KeyId,
+    /// Whether the KEK was service-managed before and is the customer's now: then the service's own is to be destroyed.
+    pub became_customer_managed: bool,
+    /// `false` where the store was under exactly this KEK version and identity already.
+    pub changed: bool,
+}
+
+impl Store {
+    /// Puts the store under another KEK, KEK version or identity. Reads and writes go on throughout.
+    ///
+    /// Disable the old KEK version afterwards, once every node has renewed its lease.
+    ///
+    /// # Errors
+    /// `Invalid` where the new key fails a check, with the command that fixes it; `Revoked` where either key denies;
+    /// `Conflict` where other nodes rotate at the same time. Whatever the error, the store stays readable and running it
+    /// again finishes.
+    ///
+    /// # Cancel safety
+    /// A dropped rotation is an interrupted one: run it again.
+    pub async fn rotate(&self, options: RotateOptions) -> Result<Rotation> {
+        self.inner().rotate(options).await
+    }
+}
+
+impl StoreInner {
+    async fn rotate(&self, options: RotateOptions) -> Result<Rotation> {
+        for attempt in 0..ATTEMPTS {
+            let keys = self.gate.refresh(self).await?;
+            if let Some(rotation) = self.try_rotate(&keys, &options).await? {
+                return Ok(rotation);
+            }
+            self.back_off(attempt).await;
+        }
+        Err(Error::new(ErrorKind::Conflict, "other nodes keep changing the log; run the rotation again"))
+    }
+
+    /// `None`: another node was first; read the log again and start over.
+    async fn try_rotate(&self, keys: &Unlocked, options: &RotateOptions) -> Result<Option<Rotation>> {
+        let (providers, runtime) = (&self.parts.providers, &*self.parts.runtime);
+        let record = &keys.view.record;
+        if record.mode == Mode::Direct {
+            return Err(Error::invalid("stores in direct mode can't be rotated by this version"));
+        }
+        let plan = Plan::new(record, options)?;
+        let requirements =
+            Requirements { protection: plan.managed == Managed::Customer && !options.allow_unprotected_key };
+        let (description, algorithm) =
+            preflight::describe(providers, runtime, &plan.target, &plan.identity, requirements).await?;
+        let to = description.key.clone();
+        let from: Vec<KeyId> = record.keks.iter().filter_map(|kek| kek.kid.parse().ok()).collect();
+        let same = from == [to.clone()] && plan.identity.as_str() == record.identity;
+        if same && plan.key_id == record.key_id {
+            return Ok(Some(Rotation { from, to, became_customer_managed: false, changed: false }));
+        }
+        let wrap =
+            preflight::wrap_and_prove(providers, runtime, &to, algorithm, &plan.identity, &keys.root).await?;
+        let both = plan.both(keys, &wrap, unix_millis(&runtime.now()));
+        let Some(both) = self.append(keys, both).await? else { return Ok(None) };
+        // Prove it from the record itself, as a node would open it, before the old group goes.
+        let proven = self.gate.refresh(self).await?;
+        if proven.view.mark != both {
+            return Ok(None);
+        }
+        self.prove(&proven, &wrap, &plan.identity).await?;
+        let alone = plan.alone(&proven, &wrap, unix_millis(&runtime.now()));
+        if self.append(&proven, alone).await?.is_none() {
+            return Ok(None);
+        }
+        self.gate.refresh(self).await?;
+        let became_customer_managed = record.managed == Managed::Service && plan.managed == Managed::Customer;
+        Ok(Some(Rotation { from, to, became_customer_managed, changed: true }))
+    }
+
+    async fn prove(&self, keys: &Unlocked, wrap: &Wrap, identity: &Identity) -> Result<()> {
+        let key: KeyId =
+            wrap.kid.parse().map_err(|error| Error::invalid("not a key id").with_source(error))?;
+        let algorithm = wrap
+            .alg
+            .parse()
+            .map_err(|error: bulla_kek::UnknownAlgorithm| Error::invalid(error.to_string()))?;
+        let share = self
+            .parts
+            .providers
+            .provider_for(&key)?
+            .unwrap_key(&key, identity, algorithm, &wrap.value)
+            .await?;
+        if Root::join(&[share]).is_some_and(|root| root.ct_eq(&keys.root)) {
+            return Ok(());
+        }
+        Err(Error::new(ErrorKind::Internal, "the new key unwraps something else than the store's root"))
+    }
+
+    /// Appends `record` after the one in `keys`; `None` where another node was first.
+    async fn append(&self, keys: &Unlocked, record: LogRecord) -> Result<Option<crate::log::RecordMark>> {
+        let number = record.number;
+        let object = sign(&record, &keys.record_key)?;
+        match append(&self.bucket, number, object).await? {
+            Append::Done(mark) => Ok(Some(mark)),
+            Append::Lost => Ok(None),
+        }
+    }
+}
+
+/// Where a rotation goes.
+struct Plan {
+    target: KeyId,
+    identity: Identity,
+    managed: Managed,
+    /// As configured: with or without a version.
+    key_id: String,
+}
+
+impl Plan {
+    fn new(record: &LogRecord, options: &RotateOptions) -> Result<Self> {
+        let current: KeyId = record
+            .key_id
+            .parse()
+            .map_err(|error| Error::corrupt("the log's key id can't be parsed").with_source(error))?;
+        let identity = match &options.identity {
+            Some(identity) => identity.clone(),
+            None => record
+                .identity
+                .parse()
+                .map_err(|error| Error::corrupt("the log's identity can't be parsed").with_source(error))?,
+        };
+        let (target, key_id) = match &options.key {
+            Some(key) => (key.clone(), key.to_string()),
+            None if current.version().is_none() => (current, record.key_id.clone()),
+            // A pinned version stays pinned: to the newest, once it is known.
+            None => (current.without_version(), String::new()),
+        };
+        let managed = match (record.managed, &options.key) {
+            (Managed::Service, None) => Managed::Service,
+            _ => Managed::Customer,
+        };
+        Ok(Self { target, identity, managed, key_id })
+    }
+
+    /// The group that opens today, and the new one. A group that an interrupted rotation left behind goes.
+    fn both(&self, keys: &Unlocked, new: &Wrap, now: u64) -> LogRecord {
+        let mut record = next_record(keys, now);
+        let is_old = |kid: &str| kid != new.kid && keys.opened_by.iter().any(|opened| opened == kid);
+        for root in record.roots.iter_mut().filter(|root| root.state == RootState::Active) {
+            root.groups.retain(|group| group.iter().all(|wrap| is_old(&wrap.kid)));
+            root.groups.push(vec![new.clone()]);
+        }
+        record.keks.retain(|kek| is_old(&kek.kid));
+        for kek in &mut record.keks {
+            kek.state = KekState::Retiring;
+            kek.since = now;
+        }
+        record.keks.push(KekEntry {
+            kid: new.kid.clone(),
+            alg: new.alg.clone(),
+            state: KekState::Active,
+            since: now,
+        });
+        record
+    }
+
+    /// The new group alone, and with it what the store is configured to.
+    fn alone(&self, keys: &Unlocked, new: &Wrap, now: u64) -> LogRecord {
+        let mut record = next_record(keys, now);
+        for root in record.roots.iter_mut().filter(|root| root.state == RootState::Active) {
+            root.groups = vec![vec![new.clone()]];
+        }
+        record.keks.retain(|kek| kek.kid == new.kid);
+        record.identity = self.identity.to_string();
+        record.key_id = if self.key_id.is_empty() { new.kid.clone() } else { self.key_id.clone() };
+        record.managed = self.managed;
+        record.rotated = Some(now);
+        record
+    }
+}
+
+fn next_record(keys: &Unlocked, now: u64) -> LogRecord {
+    let mut record = keys.view.record.clone();
+    record.number += 1;
+    record.history.push(keys.view.mark.hash);
+    record.written = now;
+    record
+}

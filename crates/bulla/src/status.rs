@@ -1,0 +1,127 @@
+//! What an operator or auditor asks about a store's encryption.
+
+use std::time::SystemTime;
+
+use bulla_envelope::derive::Anchor;
+use bulla_envelope::ids::{StoreId, StoreKeyId};
+use bulla_envelope::record::{KekState, Managed, Mode, StoreKeyState};
+use bulla_kek::{KeyDescription, KeyId};
+
+use crate::error::Result;
+use crate::gate::KeyState;
+use crate::log::RecordMark;
+use crate::store::{Store, StoreInner};
+
+/// The encryption of a store, as its authenticated log says.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Status {
+    /// The store's id.
+    pub store: StoreId,
+    /// The fingerprint to pin.
+    pub anchor: Anchor,
+    /// The newest log record.
+    pub log: RecordMark,
+    /// What wraps DEKs.
+    pub mode: Mode,
+    /// Whose the KEK is.
+    pub managed: Managed,
+    /// As whom the KEK is used.
+    pub identity: String,
+    /// The KEK as configured, as its owner would type it.
+    pub key: String,
+    /// The KEK version in use, as its owner would type it.
+    pub versioned_key: String,
+    /// Whether new versions of the KEK are followed: the configured id has no version.
+    pub follows_versions: bool,
+    /// Every KEK version that opens the store, with whether new wraps are made under it.
+    pub keks: Vec<(KeyId, bool)>,
+    /// Every store key, with its state.
+    pub store_keys: Vec<(StoreKeyId, StoreKeyState)>,
+    /// When the store was made.
+    pub created: SystemTime,
+    /// When the KEK was last rotated.
+    pub rotated: Option<SystemTime>,
+    /// R, in milliseconds.
+    pub revocation_bound_ms: u64,
+    /// Whether the key can be used right now.
+    pub key_state: KeyState,
+    /// The KEK as its provider last described it.
+    pub kek: Option<KeyDescription>,
+    /// What deserves attention, one sentence each.
+    pub warnings: Vec<String>,
+}
+
+impl Store {
+    /// The encryption of the store, from the log as it is now.
+    ///
+    /// # Errors
+    /// `Revoked`, `Unavailable`, `Throttled` where the key can't be used; `Corrupt` where the log is damaged.
+    pub async fn status(&self) -> Result<Status> {
+        self.inner().status().await
+    }
+}
+
+impl StoreInner {
+    async fn status(&self) -> Result<Status> {
+        let keys = self.gate.refresh(self).await?;
+        let record = &keys.view.record;
+        let shown = |text: &str| match text.parse::<KeyId>() {
+            Ok(key) => match self.parts.providers.provider_for(&key) {
+                Ok(provider) => provider.display_uri(&key),
+                Err(_) => text.to_owned(),
+            },
+            Err(_) => text.to_owned(),
+        };
+        let active = record.keks.iter().find(|kek| kek.state == KekState::Active);
+        let follows_versions = record.key_id.parse::<KeyId>().is_ok_and(|key| key.version().is_none());
+        let kek = self.gate.kek();
+        Ok(Status {
+            store: self.store_id,
+            anchor: self.anchor,
+            log: keys.view.mark,
+            mode: record.mode,
+            managed: record.managed,
+            identity: record.identity.clone(),
+            key: shown(&record.key_id),
+            versioned_key: active.map(|kek| shown(&kek.kid)).unwrap_or_default(),
+            follows_versions,
+            keks: record
+                .keks
+                .iter()
+                .filter_map(|kek| Some((kek.kid.parse().ok()?, kek.state == KekState::Active)))
+                .collect(),
+            store_keys: record.store_keys.iter().map(|key| (key.id, key.state)).collect(),
+            created: at(record.created),
+            rotated: record.rotated.map(at),
+            revocation_bound_ms: record.revocation_bound_ms,
+            key_state: self.gate.key_state(self),
+            warnings: self.warnings(record.managed, record.keks.len(), kek.as_ref()),
+            kek,
+        })
+    }
+
+    fn warnings(&self, managed: Managed, keks: usize, kek: Option<&KeyDescription>) -> Vec<String> {
+        let mut warnings = Vec::new();
+        let now = self.parts.runtime.now().wall;
+        if kek.is_some_and(|kek| kek.expires.is_some_and(|expires| expires <= now)) {
+            warnings
+                .push("the KEK has expired: it still opens the store; rotate to a valid version".to_owned());
+        }
+        if keks > 1 {
+            warnings.push("a rotation was interrupted; run it again to finish it".to_owned());
+        }
+        if managed == Managed::Service {
+            warnings.push(
+                "the KEK is service-managed: rotate to a key of your own to be able to revoke it; old copies of the \
+                 bucket together with a stolen service KEK would open what was there then"
+                    .to_owned(),
+            );
+        }
+        warnings
+    }
+}
+
+fn at(unix_millis: u64) -> SystemTime {
+    SystemTime::UNIX_EPOCH + std::time::Duration::from_millis(unix_millis)
+}

@@ -1,0 +1,211 @@
+//! A store's handle, and its plain operations; the protocols are in the modules beside it.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bulla_envelope::derive::Anchor;
+use bulla_envelope::digest::Digest;
+use bulla_envelope::ids::StoreId;
+use bytes::Bytes;
+use futures::stream::BoxStream;
+use futures::{Stream, StreamExt, TryStreamExt};
+use quick_cache::sync::Cache;
+
+use crate::blob::{Blob, BlobInfo, info};
+use crate::bucket::Bucket;
+use crate::engine::Parts;
+use crate::envelopes::OpenedBlob;
+use crate::error::{Error, ErrorKind, Result};
+use crate::gate::{Gate, KeyState};
+use crate::list::BlobEntry;
+use crate::log::RecordMark;
+use crate::unlock::Unlocked;
+use crate::upload::{PutOptions, PutResult, Upload};
+
+pub(crate) struct StoreInner {
+    pub(crate) parts: Arc<Parts>,
+    pub(crate) bucket: Bucket,
+    pub(crate) gate: Gate,
+    pub(crate) cache: Cache<Digest, Arc<OpenedBlob>>,
+    pub(crate) store_id: StoreId,
+    pub(crate) anchor: Anchor,
+}
+
+/// An open store. Cheap to clone; all clones share one lease.
+#[derive(Clone)]
+pub struct Store {
+    inner: Arc<StoreInner>,
+}
+
+impl Store {
+    pub(crate) fn from_inner(inner: Arc<StoreInner>) -> Self {
+        Self { inner }
+    }
+
+    pub(crate) fn inner(&self) -> &Arc<StoreInner> {
+        &self.inner
+    }
+
+    /// The store's random id.
+    #[must_use]
+    pub fn id(&self) -> StoreId {
+        self.inner.store_id
+    }
+
+    /// The fingerprint of the store's root secret: pin it wherever the store is opened.
+    #[must_use]
+    pub fn anchor(&self) -> Anchor {
+        self.inner.anchor
+    }
+
+    /// The newest log record this process has seen; give it to the next open as its floor.
+    #[must_use]
+    pub fn mark(&self) -> RecordMark {
+        self.inner.gate.mark()
+    }
+
+    /// Whether the key can be used right now, and if not, why.
+    #[must_use]
+    pub fn key_state(&self) -> KeyState {
+        self.inner.gate.key_state(&self.inner)
+    }
+
+    /// Starts writing a blob.
+    ///
+    /// # Errors
+    /// `Revoked` or `Unavailable` where the key can't be used.
+    pub async fn upload(&self, options: PutOptions) -> Result<Upload> {
+        let keys = self.inner.gate.secrets(&self.inner).await?;
+        Ok(Upload::new(self.clone(), &keys, options))
+    }
+
+    /// Puts a blob from a stream. On any error nothing is visible, and what was uploaded is removed.
+    ///
+    /// # Errors
+    /// As [`Upload::write`] and [`Upload::commit`]; `Invalid` where the stream itself fails.
+    ///
+    /// # Cancel safety
+    /// A dropped put may or may not have made the blob visible; it is never half visible.
+    pub async fn put<E>(
+        &self,
+        mut stream: impl Stream<Item = Result<Bytes, E>> + Unpin,
+        options: PutOptions,
+    ) -> Result<PutResult>
+    where
+        E: std::error::Error + Send + Sync + 'static,
+    {
+        let mut upload = self.upload(options).await?;
+        loop {
+            let step = match stream.try_next().await {
+                Ok(Some(bytes)) => upload.write(bytes).await,
+                Ok(None) => return upload.commit().await,
+                Err(error) => Err(Error::invalid("the bytes to put can't be read").with_source(error)),
+            };
+            if let Err(error) = step {
+                upload.abort().await;
+                return Err(error);
+            }
+        }
+    }
+
+    /// Puts a blob that is in memory.
+    ///
+    /// # Errors
+    /// As [`Store::put`].
+    ///
+    /// # Cancel safety
+    /// As [`Store::put`].
+    pub async fn put_bytes(&self, bytes: impl Into<Bytes> + Send, options: PutOptions) -> Result<PutResult> {
+        let one = futures::stream::iter([Ok::<_, std::convert::Infallible>(bytes.into())]);
+        self.put(one, options).await
+    }
+
+    /// A blob to read from.
+    ///
+    /// # Errors
+    /// `NotFound`; `Revoked` or `Unavailable` where the key can't be used; `Corrupt` where the envelope does not
+    /// authenticate.
+    pub async fn get(&self, digest: &Digest) -> Result<Blob> {
+        let opened = self.inner.find(digest).await?;
+        Ok(Blob::new(self.clone(), opened))
+    }
+
+    /// What is known of a blob, read from the bucket now.
+    ///
+    /// # Errors
+    /// As [`Store::get`].
+    pub async fn stat(&self, digest: &Digest) -> Result<BlobInfo> {
+        let opened = self.inner.find_fresh(digest).await?;
+        self.inner.unexpired(digest, opened).map(|opened| info(&opened))
+    }
+
+    /// Whether the blob is there, read from the bucket now.
+    ///
+    /// # Errors
+    /// As [`Store::get`], but for `NotFound`.
+    pub async fn contains(&self, digest: &Digest) -> Result<bool> {
+        match self.stat(digest).await {
+            Ok(_) => Ok(true),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Removes a blob. Its data stays until gc; other nodes may read it for at most the revocation bound.
+    ///
+    /// # Errors
+    /// `NotFound` where it is not there; `Revoked`, `Unavailable`, `Throttled` as everywhere.
+    ///
+    /// # Cancel safety
+    /// A dropped delete may or may not have removed the blob.
+    pub async fn delete(&self, digest: &Digest) -> Result<()> {
+        self.inner.delete(digest).await
+    }
+
+    /// Every blob's name, in no particular order; envelopes are not read, so expired blobs are listed too.
+    #[must_use]
+    pub fn list(&self) -> BoxStream<'static, Result<BlobEntry>> {
+        StoreInner::list(Arc::clone(&self.inner)).boxed()
+    }
+
+    /// Ends the lease and wipes the secrets. Running streams end with an error only if the key can't be had again.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn close(&self) {
+        self.inner.gate.close();
+        self.inner.cache.clear();
+    }
+}
+
+impl StoreInner {
+    /// Where the envelope of `digest` is.
+    pub(crate) fn blob_key(&self, keys: &Unlocked, digest: &Digest) -> String {
+        keys.blob_names.blob_key(&keys.root_id, digest)
+    }
+
+    /// Waits before another attempt, longer each time, with jitter.
+    pub(crate) async fn back_off(&self, attempt: usize) {
+        let ceiling = Duration::from_millis(20 << attempt.min(6));
+        let mut byte = [0];
+        self.parts.runtime.random().fill(&mut byte);
+        let wait = ceiling.mul_f64(0.5 + f64::from(byte[0]) / 512.0);
+        self.parts.runtime.sleep(wait).await;
+    }
+}
+
+impl fmt::Debug for StoreInner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Store")
+            .field("id", &self.store_id)
+            .field("bucket", &self.bucket)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.inner, f)
+    }
+}

@@ -1,0 +1,315 @@
+//! From the newest log record to usable keys: unwrap the root, check anchor, MAC and history, derive.
+//!
+//! The order is the point: before anchor, MAC and history are checked, a key id from the bucket is a hint filtered by
+//! the configured providers, and nothing else in the record is used.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use bulla_envelope::derive::Anchor;
+use bulla_envelope::envelope::Wrap;
+use bulla_envelope::ids::{RootId, StoreId, StoreKeyId};
+use bulla_envelope::names::BLOB_KIND;
+use bulla_envelope::record::{KekState, LogRecord, RootEntry, RootState, StoreKeyState};
+use bulla_envelope::secret::{Dek, EnvelopeKey, NameKey, RecordKey, Root, StoreKey};
+use bulla_kek::{Identity, KekError, KekErrorKind, KeyDescription, KeyId, Now, Providers, WrapAlgorithm};
+
+use crate::error::{Error, Result};
+use crate::log::{LogView, RawRecord, RecordMark};
+
+/// Everything that may be used while the lease is live, with the log view it came from. Wiped as a whole.
+pub(crate) struct Unlocked {
+    pub(crate) view: LogView,
+    pub(crate) root_id: RootId,
+    /// Shared with the views that follow it, so that there is one copy to wipe.
+    pub(crate) root: Arc<Root>,
+    /// The kids of the group that opened the root.
+    pub(crate) opened_by: Vec<String>,
+    pub(crate) record_key: RecordKey,
+    pub(crate) envelope_key: EnvelopeKey,
+    pub(crate) blob_names: NameKey,
+    pub(crate) active_store_key: StoreKeyId,
+    store_keys: BTreeMap<StoreKeyId, StoreKey>,
+    /// The KEK that opened the root, as its provider describes it; `None` where the provider could not be asked.
+    pub(crate) kek: Option<KeyDescription>,
+    /// Before the unwrap was sent: the lease counts from here.
+    pub(crate) sent: Now,
+}
+
+/// Why the keys can't be had.
+#[derive(Debug)]
+pub(crate) enum Locked {
+    /// The key provider's word on the KEK.
+    Kek(KekError),
+    /// Anything else: a damaged log, a wrong anchor.
+    Other(Error),
+}
+
+impl From<Error> for Locked {
+    fn from(error: Error) -> Self {
+        Self::Other(error)
+    }
+}
+
+impl From<Locked> for Error {
+    fn from(locked: Locked) -> Self {
+        match locked {
+            Locked::Kek(error) => error.into(),
+            Locked::Other(error) => error,
+        }
+    }
+}
+
+/// What an opener knows of the store beforehand.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Expected {
+    pub(crate) anchor: Option<Anchor>,
+    pub(crate) floor: Option<RecordMark>,
+}
+
+pub(crate) async fn unlock(
+    providers: &Providers,
+    raw: &RawRecord,
+    expected: Expected,
+    read_started: Now,
+    sent: Now,
+) -> Result<Unlocked, Locked> {
+    let hint = raw.unverified.hint();
+    let identity: Identity = hint
+        .identity
+        .parse()
+        .map_err(|error| Error::corrupt("the log's identity can't be parsed").with_source(error))?;
+    let mut failures = Vec::new();
+    for (root_id, group) in candidate_groups(hint) {
+        let (root, kek) = match open_group(providers, &identity, group).await {
+            Ok(opened) => opened,
+            Err(error) => {
+                failures.push(error);
+                continue;
+            }
+        };
+        let opened_by = group.iter().map(|wrap| wrap.kid.clone()).collect();
+        return verify(
+            raw,
+            expected,
+            read_started,
+            Opened { root_id, root: Arc::new(root), opened_by, kek, sent },
+        )
+        .map_err(Locked::Other);
+    }
+    Err(verdict(failures))
+}
+
+/// Active and pending roots only (a retiring one hangs on the active one); groups of active KEKs before those of
+/// retiring ones, so that an old KEK that is already disabled costs nothing.
+fn candidate_groups(hint: &LogRecord) -> Vec<(RootId, &Vec<Wrap>)> {
+    let retiring = |wrap: &Wrap| {
+        hint.keks
+            .iter()
+            .any(|kek| kek.kid == wrap.kid && kek.alg == wrap.alg && kek.state == KekState::Retiring)
+    };
+    let mut groups: Vec<_> = hint
+        .roots
+        .iter()
+        .filter(|root| root.state == RootState::Active)
+        .flat_map(|root: &RootEntry| root.groups.iter().map(|group| (root.id, group)))
+        .collect();
+    groups.sort_by_key(|(_, group)| group.iter().any(retiring));
+    groups
+}
+
+/// Any group opens, every member of a group is needed.
+async fn open_group(
+    providers: &Providers,
+    identity: &Identity,
+    group: &[Wrap],
+) -> Result<(Root, Option<KeyDescription>), KekError> {
+    let mut shares = Vec::new();
+    let mut described = None;
+    for wrap in group {
+        let key: KeyId = wrap.kid.parse().map_err(invalid)?;
+        let algorithm: WrapAlgorithm = wrap.alg.parse().map_err(invalid)?;
+        let provider = providers.provider_for(&key)?;
+        let (share, description) = futures::join!(
+            provider.unwrap_key(&key, identity, algorithm, &wrap.value),
+            provider.describe(&key, identity)
+        );
+        shares.push(share?);
+        match description {
+            Ok(description) => described = Some(description),
+            // Only the unwrap counts for the lease; a provider that says no to `get` says no.
+            Err(error) if matches!(error.kind(), KekErrorKind::Denied(_)) => return Err(error),
+            Err(_) => {}
+        }
+    }
+    let root =
+        Root::join(&shares).ok_or_else(|| KekError::invalid("a group without members opens nothing"))?;
+    Ok((root, described))
+}
+
+fn invalid(error: impl std::error::Error) -> KekError {
+    KekError::invalid(error.to_string())
+}
+
+/// "Denied" only where every group is denied: one that could not be asked may still open.
+fn verdict(failures: Vec<KekError>) -> Locked {
+    let is_denied = |error: &KekError| matches!(error.kind(), KekErrorKind::Denied(_));
+    let is_transient =
+        |error: &KekError| matches!(error.kind(), KekErrorKind::Unavailable | KekErrorKind::Throttled);
+    let mut failures = failures;
+    let at =
+        failures.iter().position(is_transient).or_else(|| failures.iter().position(is_denied)).unwrap_or(0);
+    if failures.is_empty() {
+        return Locked::Other(Error::corrupt("the newest log record has no wrapped root"));
+    }
+    let error = failures.swap_remove(at);
+    match error.kind() {
+        // A wrap that the key does not open is damage of the log, never a verdict on the key.
+        KekErrorKind::Invalid => Locked::Other(Error::from(error)),
+        _ => Locked::Kek(error),
+    }
+}
+
+/// A root, and how it came.
+struct Opened {
+    root_id: RootId,
+    root: Arc<Root>,
+    opened_by: Vec<String>,
+    kek: Option<KeyDescription>,
+    sent: Now,
+}
+
+fn verify(raw: &RawRecord, expected: Expected, read_started: Now, opened: Opened) -> Result<Unlocked> {
+    let Opened { root_id, root, opened_by, kek, sent } = opened;
+    if let Some(anchor) = expected.anchor
+        && !anchor.ct_eq(&root.anchor())
+    {
+        return Err(Error::corrupt(
+            "the store's anchor is not the pinned one: this is another store or a forgery made with the public key; \
+             check the store's address, and compare the anchor that `bulla init` printed",
+        ));
+    }
+    let record_key = root.record_key();
+    let record = raw
+        .unverified
+        .verify(&record_key)
+        .map_err(|error| Error::corrupt("the newest log record does not authenticate").with_source(error))?;
+    if record.number != raw.mark.number {
+        return Err(Error::corrupt(format!(
+            "log record {} stands in the place of {}",
+            record.number, raw.mark.number
+        )));
+    }
+    if let Some(floor) = expected.floor {
+        check_floor(&record, raw.mark, floor)?;
+    }
+    let wrapping_key = root.store_key_wrapping_key();
+    let mut store_keys = BTreeMap::new();
+    let mut active = None;
+    for entry in record.store_keys.iter().filter(|entry| entry.state != StoreKeyState::Retired) {
+        let secret = wrapping_key.unwrap_key(&entry.value).map_err(|error| {
+            Error::corrupt(format!("store key {} does not unwrap", entry.id)).with_source(error)
+        })?;
+        store_keys.insert(entry.id, StoreKey::from(secret));
+        if entry.state == StoreKeyState::Active {
+            active = Some(entry.id);
+        }
+    }
+    let active_store_key = active.ok_or_else(|| Error::corrupt("the log names no active store key"))?;
+    Ok(Unlocked {
+        root_id,
+        envelope_key: root.envelope_key(),
+        blob_names: root.name_key(BLOB_KIND),
+        record_key,
+        root,
+        opened_by,
+        active_store_key,
+        store_keys,
+        kek,
+        sent,
+        view: LogView { mark: raw.mark, record, read_started },
+    })
+}
+
+/// No going back, no fork: what a node has seen stays in the history of what it sees later.
+fn check_floor(record: &LogRecord, mark: RecordMark, floor: RecordMark) -> Result<()> {
+    let found = if floor.number == mark.number {
+        Some(mark.hash)
+    } else {
+        let index = usize::try_from(floor.number - 1).ok();
+        index.and_then(|index| record.history.get(index)).copied()
+    };
+    if found == Some(floor.hash) {
+        return Ok(());
+    }
+    Err(Error::corrupt(format!(
+        "the log does not contain record {} as it was seen before: the bucket was rolled back or forked; \
+         restore its newest state",
+        floor.number
+    )))
+}
+
+impl Unlocked {
+    /// The same root's view of a newer record. Asks no provider and renews nothing.
+    pub(crate) fn follow(&self, raw: &RawRecord, expected: Expected, read_started: Now) -> Result<Self> {
+        let opened = Opened {
+            root_id: self.root_id,
+            root: Arc::clone(&self.root),
+            opened_by: self.opened_by.clone(),
+            kek: self.kek.clone(),
+            sent: self.sent,
+        };
+        let followed = verify(raw, expected, read_started, opened)?;
+        let still_active = |root: &RootEntry| root.id == self.root_id && root.state == RootState::Active;
+        if followed.view.record.roots.iter().any(still_active) {
+            return Ok(followed);
+        }
+        Err(Error::new(crate::ErrorKind::Conflict, "the store has a new root"))
+    }
+
+    pub(crate) fn store(&self) -> StoreId {
+        self.view.record.store
+    }
+
+    /// Whether `kid` is the store key that new envelopes are wrapped under.
+    pub(crate) fn is_active(&self, kid: &str) -> bool {
+        kid == store_key_kid(&self.active_store_key)
+    }
+
+    /// Wraps a DEK with the store key that is active in this view.
+    pub(crate) fn wrap_dek(&self, dek: &Dek) -> Wrap {
+        let key = &self.store_keys[&self.active_store_key];
+        Wrap {
+            kid: store_key_kid(&self.active_store_key),
+            alg: WrapAlgorithm::A256Kw.as_str().to_owned(),
+            value: key.wrap_key(dek.expose()).to_vec(),
+        }
+    }
+
+    /// Unwraps a DEK. `None`: the kid or algorithm is not in the authenticated log, so nobody is asked. `Some(Err)`: the
+    /// wrap is damaged.
+    pub(crate) fn unwrap_dek(&self, wrap: &Wrap) -> Option<Result<Dek, ()>> {
+        if wrap.alg != WrapAlgorithm::A256Kw.as_str() {
+            return None;
+        }
+        let id: StoreKeyId = wrap.kid.strip_prefix(STORE_KEY_PREFIX)?.parse().ok()?;
+        let key = self.store_keys.get(&id)?;
+        Some(key.unwrap_key(&wrap.value).map(Dek::from).map_err(drop))
+    }
+}
+
+const STORE_KEY_PREFIX: &str = "store-key:";
+
+fn store_key_kid(id: &StoreKeyId) -> String {
+    format!("{STORE_KEY_PREFIX}{id}")
+}
+
+impl fmt::Debug for Unlocked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Unlocked")
+            .field("store", &self.store())
+            .field("log", &self.view.mark)
+            .finish_non_exhaustive()
+    }
+}
