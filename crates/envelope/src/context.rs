@@ -5,7 +5,7 @@
 //! ```
 //!
 //! A label fixes how many ids and fields follow it, so two different things never have the same context. No label starts
-//! with `c2sp.org`, which the key derivation of Cobblestone keeps for itself (FORMAT.md §2).
+//! with `c2sp.org`, which the key derivation of Cobblestone keeps for itself.
 
 use crate::digest::Digest;
 use crate::ids::{BlobId, StoreId};

@@ -10,6 +10,10 @@
 //! fixed-width, constant-time big-number arithmetic, and here they are blinded with the caller's randomness as well. Its
 //! authors still call the hardening unfinished, so: private operations in a process that strangers can query belong to
 //! the AWS-LC provider or into a key service. A padding failure is one opaque error in both.
+//!
+//! One difference remains: RFC 8017 §7.1.2 has a decrypter refuse a padded message whose first octet is not zero, and the
+//! `rsa` crate ignores that octet, so that nobody can learn from it (Manger's attack). Making such a ciphertext takes the
+//! plaintext and the public key, with which one can make a proper one as well; and here an RSA wrap proves nothing anyway.
 
 use std::fmt;
 

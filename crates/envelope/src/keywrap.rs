@@ -2,6 +2,7 @@
 //!
 //! Deterministic, authenticated, 8 bytes longer than what it wraps. An unwrap can't tell a wrong key from a damaged wrap.
 
+use aes_kw::cipher::consts::U32;
 use aes_kw::{KeyInit, KwAes256};
 
 use crate::secret::{KeyWrappingKey, Secret, StoreKey};
@@ -17,11 +18,7 @@ pub struct KeyWrapError;
 /// `AES-KW-256.Wrap(kek, secret)`.
 #[must_use]
 pub fn wrap_key(kek: &[u8; 32], secret: &[u8; 32]) -> [u8; WRAPPED_LEN] {
-    let mut wrapped = [0; WRAPPED_LEN];
-    KwAes256::new(kek.into())
-        .wrap_key(secret, &mut wrapped)
-        .expect("32 bytes are whole blocks, and they wrap into 40");
-    wrapped
+    KwAes256::new(kek.into()).wrap_fixed_key::<U32>(secret.into()).into()
 }
 
 /// `AES-KW-256.Unwrap(kek, wrapped)`.
