@@ -44,7 +44,14 @@ pub(crate) fn run(seconds: u32) -> Outcome {
         fs::create_dir_all(&found).map_err(|error| format!("cannot create {}: {error}", found.display()))?;
         let mut command = fuzz();
         command.arg("run").arg(&target).arg(&found).arg(Path::new("fuzz/seeds").join(&target));
-        command.args(["--", "-print_final_stats=1", "-verbosity=0", "-rss_limit_mb=4096", "-timeout=10"]);
+        command.args([
+            "--",
+            "-print_final_stats=1",
+            "-verbosity=0",
+            "-print_funcs=0",
+            "-rss_limit_mb=4096",
+            "-timeout=10",
+        ]);
         sh::run(command.arg(format!("-max_total_time={seconds}")))
             .map_err(|failure| format!("{failure}\n  the input that failed is in fuzz/artifacts/{target}"))?;
     }

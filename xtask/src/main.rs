@@ -28,7 +28,7 @@ cargo xtask COMMAND
   ci STEP…       only these steps of it (`cargo xtask ci list` names them)
   release        the slow checks before a release: long simulations, long fuzzing, full benches
   fuzz [SECONDS] build every fuzz target and run each (default 15 s); `--check` only type-checks them
-  corpus         write the seeds of the fuzz targets from the test vectors
+  corpus         write the seeds of the fuzz targets
   bench-report   ratios of the last `cargo bench`: ours beside the raw primitives; --check fails under target
 ";
 

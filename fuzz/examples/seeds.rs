@@ -1,0 +1,231 @@
+//! Writes `fuzz/seeds`: well-formed inputs from which the fuzz targets start. `cargo xtask corpus` runs it.
+//!
+//! Keys and ids are fixed, so that it writes the same bytes every time.
+
+use std::path::Path;
+use std::{fs, io};
+
+use bulla_envelope::cobblestone::{self, CHUNK_LEN, Header};
+use bulla_envelope::context::envelope_context;
+use bulla_envelope::crypto::CryptoProvider;
+use bulla_envelope::digest::{Algorithm, Digest};
+use bulla_envelope::envelope::{BlobRecord, Envelope, EnvelopeHeader, Extent, Wrap};
+use bulla_envelope::ids::{BlobId, ExtentName, RootId, StoreId, StoreKeyId};
+use bulla_envelope::record::{
+    KekEntry, KekState, LogRecord, Managed, Mode, RootEntry, RootState, SignedRecord, StoreKeyEntry,
+    StoreKeyState,
+};
+use bulla_envelope::secret::{Dek, Root};
+
+const KEK: &str = "https://contoso.vault.azure.net/keys/registry/0123456789abcdef0123456789abcdef";
+const SHARE: &str = "vault:aaaaaaaaaaaaaaaaaaaaaaaaaa/keys/registry/fedcba9876543210fedcba9876543210";
+
+fn main() -> io::Result<()> {
+    envelopes()?;
+    log_records()?;
+    cobblestone_open()?;
+    range_arithmetic()?;
+    key_ids()
+}
+
+fn envelopes() -> io::Result<()> {
+    let crypto = CryptoProvider::rust_crypto();
+    let key = Root::from_slice(&[1; 32]).expect("32 bytes").envelope_key();
+    let dek = Dek::from_slice(&[2; 32]).expect("32 bytes");
+    let header = EnvelopeHeader { store: store(), root: root(5) };
+    // The digest for which the target `blob_record` opens.
+    let digest = Digest::of(Algorithm::Sha256, b"");
+    let by_store_key = Wrap::under_store_key(&store_key(6), [7; 40]);
+    let by_kek = Wrap { kid: KEK.into(), alg: "RSA-OAEP-256".into(), value: vec![8; 256] };
+    let plain = BlobRecord {
+        digest,
+        size: 0,
+        blob: BlobId::from_slice(&[9; 16]).expect("16 bytes"),
+        extents: Vec::new(),
+        inline: Some(Vec::new()),
+        created: 1_700_000_000_000,
+        dek_root: root(5),
+        expires: None,
+    };
+    let extent = |byte, len| Extent {
+        name: ExtentName::from_slice(&[byte; 16]).expect("16 bytes"),
+        len,
+        header: Header { salt: [byte; 24], commitment: [byte; 32] },
+    };
+    let inline = BlobRecord {
+        size: 300,
+        inline: Some(vec![10; 300]),
+        expires: Some(1_800_000_000_000),
+        ..plain.clone()
+    };
+    let one = BlobRecord { size: 70_000, inline: None, extents: vec![extent(11, 70_000)], ..plain.clone() };
+    let several = vec![extent(12, 1 << 30), extent(13, 1 << 30), extent(14, 1)];
+    let several = BlobRecord { size: (2 << 30) + 1, inline: None, extents: several, ..plain.clone() };
+    for (name, record, wraps) in [
+        ("empty", plain, vec![by_store_key.clone()]),
+        ("inline_expiring", inline, vec![by_store_key.clone()]),
+        ("one_extent", one, vec![by_kek.clone()]),
+        ("several_extents", several, vec![by_store_key, by_kek]),
+    ] {
+        let sealed =
+            Envelope::seal(crypto, &key, header.clone(), wraps, &dek, &record, [3; 24]).expect("well-formed");
+        write("envelope", name, &sealed.encode())?;
+        // What is inside, by opening the message without reading the record.
+        let mut encoded = b"\x83\x6fCobblestone-256\x50".to_vec();
+        encoded.extend(header.store.as_bytes());
+        encoded.push(0x50);
+        encoded.extend(header.root.as_bytes());
+        let context = envelope_context(&encoded, &record.digest);
+        let inside = cobblestone::open(crypto, key.with_dek(&dek).expose(), &context, &sealed.sealed);
+        write("blob_record", name, &inside.expect("it was just sealed"))?;
+    }
+    Ok(())
+}
+
+fn log_records() -> io::Result<()> {
+    let (old, new) =
+        (Root::from_slice(&[1; 32]).expect("32 bytes"), Root::from_slice(&[2; 32]).expect("32 bytes"));
+    let wrap = |kid: &str, alg: &str, len| Wrap { kid: kid.into(), alg: alg.into(), value: vec![8; len] };
+    let kek = |kid: &str, alg: &str, state| KekEntry {
+        kid: kid.into(),
+        alg: alg.into(),
+        state,
+        since: 1_700_000_000_000,
+    };
+    let by_rsa = vec![wrap(KEK, "RSA-OAEP-256", 384)];
+    let first = LogRecord {
+        number: 1,
+        history: Vec::new(),
+        store: store(),
+        mode: Mode::Hierarchical,
+        revocation_bound_ms: 60_000,
+        identity: "system".into(),
+        key_id: "https://contoso.vault.azure.net/keys/registry".into(),
+        keks: vec![kek(KEK, "RSA-OAEP-256", KekState::Active)],
+        roots: vec![RootEntry {
+            id: root(5),
+            state: RootState::Active,
+            groups: vec![by_rsa.clone()],
+            parent: None,
+        }],
+        store_keys: vec![store_key_entry(6, StoreKeyState::Active, 5)],
+        created: 1_700_000_000_000,
+        rotated: None,
+        managed: Managed::Customer,
+        written: 1_700_000_000_000,
+    };
+    let signed = |record: &LogRecord| record.sign(&old.record_key()).expect("well-formed");
+    write_record("first", &signed(&first))?;
+
+    let mut rotating = first.clone();
+    rotating.number = 3;
+    rotating.history = vec![[1; 32], [2; 32]];
+    rotating.keks[0].state = KekState::Retiring;
+    rotating.keks.push(kek(SHARE, "A256KW", KekState::Active));
+    rotating.roots[0].groups.push(vec![wrap(SHARE, "A256KW", 40)]);
+    rotating.rotated = Some(1_700_000_100_000);
+    rotating.store_keys.insert(0, store_key_entry(7, StoreKeyState::Retiring, 5));
+    write_record("rotating", &signed(&rotating))?;
+
+    let mut shared = rotating.clone();
+    shared.mode = Mode::Direct;
+    shared.managed = Managed::Service;
+    shared.roots[0].groups = vec![vec![wrap(KEK, "RSA-OAEP-256", 384), wrap(SHARE, "A256KW", 40)]];
+    write_record("two_parties_direct", &signed(&shared))?;
+
+    let mut pending = first.clone();
+    pending.roots.push(RootEntry {
+        id: root(15),
+        state: RootState::Pending,
+        groups: vec![by_rsa],
+        parent: None,
+    });
+    pending.roots.push(RootEntry {
+        id: root(16),
+        state: RootState::Retiring,
+        groups: vec![],
+        parent: Some([1; 40]),
+    });
+    let pending = pending.sign_pending(&old.record_key(), &new.record_key()).expect("well-formed");
+    write_record("pending_and_retiring_roots", &pending)?;
+    write("log_record", "stub", &bulla_envelope::record::stub())
+}
+
+/// See the target for how its input is read.
+fn cobblestone_open() -> io::Result<()> {
+    for length in [0_u16, 1, 16_383, 16_384, 40_000] {
+        for operation in 0..8_u8 {
+            let mut input = length.to_le_bytes().to_vec();
+            input.push(operation);
+            input.extend(60_u32.to_le_bytes());
+            input.extend([0xa5; 3]);
+            write("cobblestone_open", &format!("{length}_{operation}"), &input)?;
+        }
+    }
+    let message =
+        cobblestone::seal(CryptoProvider::rust_crypto(), &[1; 32], b"fuzz", [2; 24], b"a whole message");
+    write("cobblestone_open", "message", &message)
+}
+
+/// See the target for how its input is read.
+fn range_arithmetic() -> io::Result<()> {
+    let chunk = CHUNK_LEN as u64;
+    let cases: [(&str, u64, u64, u8, &[u64]); 6] = [
+        ("inside_a_chunk", 20_000, 10, 64, &[100_000]),
+        ("to_an_exact_end", 0, 2 * chunk, 2, &[2 * chunk]),
+        ("over_extents", chunk - 1, 3 * chunk, 1, &[2 * chunk, 1, 5 * chunk + 7]),
+        ("past_the_end", 10, u64::MAX, 16, &[100]),
+        ("impossible_lengths", 0, 100, 0, &[u64::MAX, 1]),
+        ("nothing", 0, 0, 1, &[]),
+    ];
+    for (name, start, length, per_piece, extents) in cases {
+        let mut input = start.to_le_bytes().to_vec();
+        input.extend(length.to_le_bytes());
+        input.push(per_piece);
+        extents.iter().for_each(|len| input.extend(len.to_le_bytes()));
+        write("range_arithmetic", name, &input)?;
+    }
+    Ok(())
+}
+
+fn key_ids() -> io::Result<()> {
+    for (name, text) in [
+        ("key_vault", KEK),
+        ("key_vault_versionless", "https://Contoso.Vault.Azure.NET/keys/My-Key"),
+        ("key_vault_port", "https://[::1]:8443/keys/k"),
+        ("vault", SHARE),
+        ("vault_folder", "vault+file:///srv/my%20vault/keys/k/0123456789abcdef0123456789abcdef"),
+        ("pkcs11", "pkcs11:token=T(1);object=a%20b;id=%01%aB"),
+        ("pkcs11_pin", "pkcs11:token=T;object=K?pin-value=1234"),
+        ("identity", "system"),
+    ] {
+        write("key_id", name, text.as_bytes())?;
+    }
+    Ok(())
+}
+
+fn store_key_entry(byte: u8, state: StoreKeyState, of: u8) -> StoreKeyEntry {
+    StoreKeyEntry { id: store_key(byte), state, root: root(of), value: [byte; 40], since: 1_700_000_000_000 }
+}
+
+fn store() -> StoreId {
+    StoreId::from_slice(&[4; 16]).expect("16 bytes")
+}
+
+fn root(byte: u8) -> RootId {
+    RootId::from_slice(&[byte; 16]).expect("16 bytes")
+}
+
+fn store_key(byte: u8) -> StoreKeyId {
+    StoreKeyId::from_slice(&[byte; 16]).expect("16 bytes")
+}
+
+fn write_record(name: &str, record: &SignedRecord) -> io::Result<()> {
+    write("log_record", name, record.object())
+}
+
+fn write(target: &str, name: &str, bytes: &[u8]) -> io::Result<()> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("seeds").join(target);
+    fs::create_dir_all(&folder)?;
+    fs::write(folder.join(name), bytes)
+}
