@@ -1,1 +1,37 @@
-//! Tests across the crates.
+//! What the tests of this package share: outside parts, found or skipped.
+
+pub mod servers;
+
+use std::env;
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+/// The outside part whose path `variable` gives, or else the program `name` on `PATH`.
+///
+/// Without either it prints `SKIPPED: …` and returns `None`.
+///
+/// # Panics
+/// Instead of skipping, if `BULLA_NO_SKIPS` is `1`, as under `cargo xtask test`.
+#[must_use]
+pub fn part(variable: &str, name: &str) -> Option<PathBuf> {
+    if let Some(path) = env::var_os(variable) {
+        return Some(path.into());
+    }
+    let paths = env::var_os("PATH").unwrap_or_else(OsString::new);
+    let found = env::split_paths(&paths).map(|dir| dir.join(name)).find(|path| path.is_file());
+    if found.is_none() {
+        skipped(&format!(
+            "{variable} is not set and there is no {name} on PATH; `cargo xtask test` installs it"
+        ));
+    }
+    found
+}
+
+/// Says that a test can't run here.
+///
+/// # Panics
+/// If `BULLA_NO_SKIPS` is `1`.
+pub fn skipped(why: &str) {
+    assert!(env::var_os("BULLA_NO_SKIPS").is_none_or(|value| value != "1"), "may not be skipped: {why}");
+    println!("SKIPPED: {why}");
+}

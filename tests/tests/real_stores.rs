@@ -1,0 +1,194 @@
+//! The bucket layer against real servers: S3 (moto) and Azure Blob Storage (Azurite), and against what it has by itself.
+//!
+//! Places and options are given as users give them: a URL, and object_store's variables in the environment of a process.
+
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+use std::env;
+use std::process::Command;
+use std::time::{Duration, SystemTime};
+
+use bulla::bucket::{Bucket, BucketErrorKind, Conditional, StoreUrl};
+use bulla_tests::part;
+use bulla_tests::servers::Server;
+use bytes::Bytes;
+use futures::future::join_all;
+use futures::{StreamExt, TryStreamExt};
+
+/// Tells `store_of_the_environment` what to connect to. It is a test of its own process, because variables are
+/// read from there and can't be set safely in a process with threads.
+const URL: &str = "BULLA_TEST_STORE_URL";
+
+fn run_with(url: &str, variables: &[(&str, &str)]) {
+    let output = Command::new(env::current_exe().unwrap())
+        .args(["--exact", "store_of_the_environment", "--nocapture"])
+        .envs(variables.iter().copied())
+        .env(URL, url)
+        .output()
+        .unwrap();
+    let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
+    assert!(output.status.success(), "{url}\n{}\n{}", text(&output.stdout), text(&output.stderr));
+    assert!(text(&output.stdout).contains("1 passed"), "the test was renamed");
+}
+
+#[test]
+fn s3() {
+    let Some(program) = part("BULLA_MOTO_SERVER", "moto_server") else { return };
+    let server = Server::moto(&program).unwrap();
+    server.make_bucket("bulla").unwrap();
+    let variables = [
+        ("AWS_ENDPOINT", &*server.url()),
+        ("AWS_ALLOW_HTTP", "true"),
+        ("AWS_REGION", "us-east-1"),
+        ("AWS_ACCESS_KEY_ID", "test"),
+        ("AWS_SECRET_ACCESS_KEY", "test"),
+    ];
+    run_with("s3://bulla/some/prefix", &variables);
+    run_with("s3://bulla", &variables);
+    run_with("s3://no-such-bucket/missing", &variables);
+}
+
+#[test]
+fn azure() {
+    let Some(program) = part("BULLA_AZURITE_BLOB", "azurite-blob") else { return };
+    let temp = env::temp_dir().join(format!("bulla-azurite-{}", std::process::id()));
+    let server = Server::azurite(&program, &temp).unwrap();
+    server.make_container("bulla").unwrap();
+    let variables = [("AZURE_STORAGE_USE_EMULATOR", "true"), ("AZURITE_BLOB_STORAGE_URL", &*server.url())];
+    run_with("az://bulla/some/prefix", &variables);
+    run_with("az://bulla", &variables);
+    run_with("az://no-such-container/missing", &variables);
+    drop(server);
+    let _ = std::fs::remove_dir_all(temp);
+}
+
+#[tokio::test]
+async fn memory() {
+    suite(StoreUrl::parse("memory:///real-stores").unwrap().connect(true).unwrap()).await;
+}
+
+#[tokio::test]
+async fn folder() {
+    let temp = env::temp_dir().join(format!("bulla-real-stores-{}", std::process::id()));
+    suite(StoreUrl::parse(temp.to_str().unwrap()).unwrap().connect(true).unwrap()).await;
+    std::fs::remove_dir_all(temp).unwrap();
+}
+
+/// Started by the others.
+#[tokio::test]
+async fn store_of_the_environment() {
+    let Ok(url) = env::var(URL) else { return };
+    let bucket = StoreUrl::parse(&url).unwrap().connect(false).unwrap();
+    if url.ends_with("/missing") { missing(bucket).await } else { suite(bucket).await }
+}
+
+async fn suite(bucket: Bucket) {
+    bucket.probe([1; 16]).await.unwrap();
+    assert_eq!(bucket.list("jobs").count().await, 0, "the probe leaves nothing");
+    definite_losers(&bucket).await;
+    removed_objects(&bucket).await;
+    sizes_and_ranges(&bucket).await;
+    listings(&bucket).await;
+    races(&bucket).await;
+}
+
+/// A container that is not there is an error, and not an empty one.
+async fn missing(bucket: Bucket) {
+    let error = bucket.probe([1; 16]).await.unwrap_err();
+    assert_eq!(error.kind(), BucketErrorKind::NotFound, "{error:?}");
+    let error = bucket.get("a", 10).await.unwrap_err();
+    assert_eq!(error.kind(), BucketErrorKind::NotFound, "{error:?}");
+}
+
+async fn definite_losers(bucket: &Bucket) {
+    let Conditional::Done(first) = bucket.put_create("a/b", "1").await else { panic!() };
+    assert!(matches!(bucket.put_create("a/b", "x").await, Conditional::Lost));
+    let Conditional::Done(second) = bucket.put_update("a/b", "2", &first).await else { panic!() };
+    assert!(matches!(bucket.put_update("a/b", "x", &first).await, Conditional::Lost));
+    assert!(matches!(bucket.put_update("none", "x", &first).await, Conditional::Lost));
+    assert!(matches!(bucket.remove("a/b", &first).await, Conditional::Lost));
+    let object = bucket.get("a/b", 10).await.unwrap().unwrap();
+    assert_eq!(object.bytes, "2");
+    assert_eq!(object.version.e_tag, second.e_tag);
+    let age = SystemTime::now().duration_since(object.last_modified).unwrap_or_default();
+    assert!(age < Duration::from_secs(60), "{age:?}");
+    // What a read gives is as good for the next write as what a write gives.
+    assert!(bucket.put_update("a/b", "3", &object.version).await.is_done());
+    let entry = bucket.head("a/b").await.unwrap().unwrap();
+    assert!(bucket.put_update("a/b", "4", &entry.version).await.is_done());
+}
+
+async fn removed_objects(bucket: &Bucket) {
+    let Conditional::Done(version) = bucket.put_create("removed", "1").await else { panic!() };
+    assert!(bucket.remove("removed", &version).await.is_done());
+    assert!(matches!(bucket.remove("removed", &version).await, Conditional::Lost));
+    match bucket.get("removed", 10).await.unwrap() {
+        None => assert!(bucket.put_create("removed", "2").await.is_done()),
+        Some(tombstone) => {
+            assert!(tombstone.is_tombstone());
+            assert!(matches!(bucket.put_create("removed", "x").await, Conditional::Lost));
+            assert!(bucket.put_update("removed", "2", &tombstone.version).await.is_done());
+        }
+    }
+    assert_eq!(bucket.get("removed", 10).await.unwrap().unwrap().bytes, "2");
+}
+
+async fn sizes_and_ranges(bucket: &Bucket) {
+    let big = Bytes::from((0..5_000_000_u32).map(|i| i.to_le_bytes()[0]).collect::<Vec<_>>());
+    bucket.put_new("data/big", big.clone().into()).await.unwrap();
+    assert_eq!(bucket.get("data/big", 4_999_999).await.unwrap_err().kind(), BucketErrorKind::TooLarge);
+    assert_eq!(bucket.get("data/big", 5_000_000).await.unwrap().unwrap().bytes, big);
+    assert_eq!(bucket.get_range("data/big", 56..1_000_056).await.unwrap(), big.slice(56..1_000_056));
+    for range in [0..5_000_001, 5_000_000..5_000_001, 6_000_000..6_000_010] {
+        let error = bucket.get_range("data/big", range).await.unwrap_err();
+        assert_eq!(error.kind(), BucketErrorKind::ShortObject, "{error:?}");
+    }
+    assert_eq!(bucket.get_range("none", 0..1).await.unwrap_err().kind(), BucketErrorKind::NotFound);
+    assert!(bucket.get("none", 10).await.unwrap().is_none());
+    assert!(bucket.head("none").await.unwrap().is_none());
+    bucket.delete_data("data/big").await.unwrap();
+    bucket.delete_data("data/big").await.unwrap();
+    assert!(bucket.head("data/big").await.unwrap().is_none());
+}
+
+async fn listings(bucket: &Bucket) {
+    for key in ["list/a/b", "list/a/c/d", "list/ab"] {
+        bucket.put_new(key, "x".into()).await.unwrap();
+    }
+    let mut keys: Vec<_> = bucket.list("list/a").map_ok(|entry| entry.key).try_collect().await.unwrap();
+    keys.sort();
+    assert_eq!(keys, ["list/a/b", "list/a/c/d"]);
+    assert_eq!(bucket.list("nothing/here").count().await, 0);
+}
+
+/// Several writers add to one number, each as often; every one of them follows the rule: after anything but `Done`,
+/// look. Their texts differ, so that one's own lost answer can be told from somebody else's write.
+async fn races(bucket: &Bucket) {
+    const WRITERS: usize = 6;
+    const TIMES: usize = 5;
+    assert!(bucket.put_create("count", "0 -").await.is_done());
+    let parse = |bytes: &Bytes| {
+        let text = String::from_utf8(bytes.to_vec()).unwrap();
+        text.split(' ').next().unwrap().parse::<usize>().unwrap()
+    };
+    let writer = |writer: usize| async move {
+        for time in 0..TIMES {
+            loop {
+                let read = bucket.get("count", 100).await.unwrap().unwrap();
+                let text = format!("{} {writer}.{time}", parse(&read.bytes) + 1);
+                if bucket.put_update("count", text.clone(), &read.version).await.is_done() {
+                    break;
+                }
+                if bucket.get("count", 100).await.unwrap().unwrap().bytes == text {
+                    break;
+                }
+            }
+        }
+    };
+    join_all((0..WRITERS).map(writer)).await;
+    let total = bucket.get("count", 100).await.unwrap().unwrap();
+    assert_eq!(parse(&total.bytes), WRITERS * TIMES);
+
+    let creates = join_all((0..WRITERS).map(|writer| bucket.put_create("raced", writer.to_string()))).await;
+    assert_eq!(creates.iter().filter(|outcome| outcome.is_done()).count(), 1);
+}
