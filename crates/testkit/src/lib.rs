@@ -1,0 +1,6 @@
+//! Parts for tests: a clock that is driven, randomness from a seed, a key provider and object stores that fail on command.
+//! Not published.
+
+pub mod provider;
+pub mod runtime;
+pub mod scripted;

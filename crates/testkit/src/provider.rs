@@ -1,0 +1,233 @@
+//! A key provider in memory whose keys are denied, out of reach and given back on command, and that counts its calls.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use async_trait::async_trait;
+use bulla_envelope::secret::{Secret, StoreKey};
+use bulla_kek::{
+    DenyReason, Identity, KekError, KekProvider, KeyDescription, KeyId, KeyKind, Now, Protection, Runtime, WrapAlgorithm,
+    WrappedKey,
+};
+
+use crate::runtime::SimRuntime;
+
+/// How many calls of each kind the provider answered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[allow(clippy::exhaustive_structs, reason = "tests compare all of it")]
+pub struct Calls {
+    /// `get`.
+    pub describe: u64,
+    /// `wrapKey`.
+    pub wrap: u64,
+    /// `unwrapKey`.
+    pub unwrap: u64,
+}
+
+/// A key service: AES keys with versions. Cheap to clone; clones are the same service.
+#[derive(Clone)]
+pub struct SimProvider {
+    runtime: SimRuntime,
+    state: Arc<Mutex<State>>,
+}
+
+struct State {
+    keys: BTreeMap<String, Vec<Version>>,
+    denied: BTreeMap<String, DenyReason>,
+    down: bool,
+    latency: Duration,
+    calls: Calls,
+    last_unwrap_sent: Option<Now>,
+    on_unwrap: Vec<Box<dyn FnOnce() + Send>>,
+}
+
+struct Version {
+    id: String,
+    key: StoreKey,
+    enabled: bool,
+    expires: Option<SystemTime>,
+}
+
+impl SimProvider {
+    /// A service with the key `name` in one version.
+    pub fn new(runtime: &SimRuntime, name: &str) -> Self {
+        let state = State {
+            keys: BTreeMap::new(),
+            denied: BTreeMap::new(),
+            down: false,
+            latency: Duration::ZERO,
+            calls: Calls::default(),
+            last_unwrap_sent: None,
+            on_unwrap: Vec::new(),
+        };
+        let provider = Self { runtime: runtime.clone(), state: Arc::new(Mutex::new(state)) };
+        provider.new_version(name);
+        provider
+    }
+
+    /// A new version of a key, or a new key; its id.
+    pub fn new_version(&self, name: &str) -> KeyId {
+        let key = StoreKey::random(self.runtime.random());
+        let mut state = self.lock();
+        let versions = state.keys.entry(name.to_owned()).or_default();
+        let id = format!("{:032x}", versions.len() + 1);
+        versions.push(Version { id: id.clone(), key, enabled: true, expires: None });
+        key_id(name).with_version(&id).expect("hexadecimal digits are a version")
+    }
+
+    /// Refuses everything to do with a key.
+    pub fn deny(&self, name: &str, reason: DenyReason) {
+        self.lock().denied.insert(name.to_owned(), reason);
+    }
+
+    /// Takes a refusal back.
+    pub fn allow(&self, name: &str) {
+        self.lock().denied.remove(name);
+    }
+
+    /// Answers nobody, or everybody again.
+    pub fn set_down(&self, down: bool) {
+        self.lock().down = down;
+    }
+
+    /// How long an answer takes, in virtual time.
+    pub fn set_latency(&self, latency: Duration) {
+        self.lock().latency = latency;
+    }
+
+    /// Disables one version of a key, or enables it.
+    pub fn set_enabled(&self, key: &KeyId, enabled: bool) {
+        if let Some(version) = find(&mut self.lock(), key) {
+            version.enabled = enabled;
+        }
+    }
+
+    /// When a version of a key expires.
+    pub fn set_expires(&self, key: &KeyId, expires: Option<SystemTime>) {
+        if let Some(version) = find(&mut self.lock(), key) {
+            version.expires = expires;
+        }
+    }
+
+    /// Runs `action` when the next unwrap has arrived, before it is answered.
+    pub fn on_next_unwrap(&self, action: impl FnOnce() + Send + 'static) {
+        self.lock().on_unwrap.push(Box::new(action));
+    }
+
+    /// Calls answered so far.
+    pub fn calls(&self) -> Calls {
+        self.lock().calls
+    }
+
+    /// When the last unwrap that succeeded was sent.
+    pub fn last_unwrap_sent(&self) -> Option<Now> {
+        self.lock().last_unwrap_sent
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn arrive(&self) {
+        let latency = self.lock().latency;
+        if !latency.is_zero() {
+            self.runtime.sleep(latency).await;
+        }
+    }
+
+    fn check(state: &State, key: &KeyId) -> Result<(), KekError> {
+        if state.down {
+            return Err(KekError::unavailable("the key service does not answer"));
+        }
+        match state.denied.get(key.name()) {
+            Some(reason) => Err(KekError::denied(*reason)),
+            None => Ok(()),
+        }
+    }
+}
+
+fn find<'a>(state: &'a mut State, key: &KeyId) -> Option<&'a mut Version> {
+    let versions = state.keys.get_mut(key.name())?;
+    match key.version() {
+        Some(id) => versions.iter_mut().find(|version| version.id == id),
+        None => versions.last_mut(),
+    }
+}
+
+/// The id of a key of the simulated service, without a version.
+pub fn key_id(name: &str) -> KeyId {
+    format!("https://sim.vault.azure.net/keys/{name}").parse().expect("a key id")
+}
+
+#[async_trait]
+impl KekProvider for SimProvider {
+    fn accepts(&self, key: &KeyId) -> bool {
+        key.host() == "sim.vault.azure.net"
+    }
+
+    async fn describe(&self, key: &KeyId, _identity: &Identity) -> Result<KeyDescription, KekError> {
+        self.arrive().await;
+        let mut state = self.lock();
+        state.calls.describe += 1;
+        Self::check(&state, key)?;
+        let version = find(&mut state, key).ok_or_else(|| KekError::denied(DenyReason::NotFound))?;
+        Ok(KeyDescription {
+            key: key.with_version(&version.id).map_err(|error| KekError::invalid(error.to_string()))?,
+            kind: KeyKind::Aes { bits: 256 },
+            enabled: version.enabled,
+            not_before: None,
+            expires: version.expires,
+            operations: vec!["wrapKey".into(), "unwrapKey".into()],
+            protection: Protection { soft_delete: true, purge_protection: true },
+            created: None,
+        })
+    }
+
+    async fn wrap_key(
+        &self,
+        key: &KeyId,
+        _identity: &Identity,
+        alg: WrapAlgorithm,
+        secret: &Secret<32>,
+    ) -> Result<WrappedKey, KekError> {
+        self.arrive().await;
+        let mut state = self.lock();
+        state.calls.wrap += 1;
+        Self::check(&state, key)?;
+        let version = find(&mut state, key).ok_or_else(|| KekError::denied(DenyReason::NotFound))?;
+        Ok(WrappedKey { key: key.clone(), alg, value: version.key.wrap_key(secret.expose()).to_vec() })
+    }
+
+    async fn unwrap_key(
+        &self,
+        key: &KeyId,
+        _identity: &Identity,
+        _alg: WrapAlgorithm,
+        value: &[u8],
+    ) -> Result<Secret<32>, KekError> {
+        let sent = self.runtime.now();
+        let actions = std::mem::take(&mut self.lock().on_unwrap);
+        for action in actions {
+            action();
+        }
+        self.arrive().await;
+        let mut state = self.lock();
+        state.calls.unwrap += 1;
+        Self::check(&state, key)?;
+        let version = find(&mut state, key).ok_or_else(|| KekError::denied(DenyReason::NotFound))?;
+        if !version.enabled {
+            return Err(KekError::denied(DenyReason::Disabled));
+        }
+        let secret = version.key.unwrap_key(value).map_err(|error| KekError::invalid(error.to_string()))?;
+        state.last_unwrap_sent = Some(sent);
+        Ok(secret)
+    }
+}
+
+impl fmt::Debug for SimProvider {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SimProvider")
+    }
+}
