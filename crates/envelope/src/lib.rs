@@ -15,6 +15,8 @@
 //! Bytes from a bucket are hostile. Every decoder and opener in here is total: any input gives a value or a typed error,
 //! never a panic, and no unauthenticated plaintext leaves it.
 #![forbid(unsafe_code)]
+// Time and randomness are the caller's, so that a simulation can drive them.
+#![warn(clippy::disallowed_methods, clippy::disallowed_types)]
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test"))]
 
 pub mod cobblestone;
