@@ -6,6 +6,19 @@ use bulla_envelope::crypto::CryptoProvider;
 use bulla_envelope::digest::{Algorithm, Digest};
 use bulla_envelope::random::RandomSource;
 
+/// Says that a test can't run here.
+///
+/// # Panics
+///
+/// If `BULLA_NO_SKIPS` is `1`.
+pub(crate) fn skipped(why: &str) {
+    assert!(std::env::var_os("BULLA_NO_SKIPS").is_none_or(|value| value != "1"), "may not be skipped: {why}");
+    #[allow(clippy::print_stdout, reason = "a test's output, which names what did not run")]
+    {
+        println!("SKIPPED: {why}");
+    }
+}
+
 /// Every back end that was built.
 pub(crate) fn providers() -> Vec<&'static CryptoProvider> {
     let mut providers = vec![CryptoProvider::rust_crypto()];

@@ -79,7 +79,7 @@ pub(crate) fn check_text(text: &str, max: usize, rule: &'static str) -> Result<(
     require((1..=max).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic()), rule)
 }
 
-pub(crate) fn check_kid(kid: &str) -> Result<(), InvalidRecord> {
+fn check_kid(kid: &str) -> Result<(), InvalidRecord> {
     check_text(kid, MAX_KID_LEN, "a kid is 1 to 512 printable ASCII characters")
 }
 

@@ -5,7 +5,7 @@ use super::{
     MAX_STORE_KEYS, RootEntry, RootState, StoreKeyState,
 };
 use crate::cbor::{InvalidRecord, require};
-use crate::envelope::{MAX_KID_LEN, MAX_TIME, all_different, check_alg, check_kek_kid, check_kid};
+use crate::envelope::{MAX_KID_LEN, MAX_TIME, all_different, check_alg, check_kek_kid, check_text};
 
 /// 366 days: R has to stay a number that a deadline can be computed with.
 const MAX_REVOCATION_BOUND_MS: u64 = 366 * 24 * 3_600_000;
@@ -25,7 +25,7 @@ impl LogRecord {
             (1..=MAX_KID_LEN).contains(&self.identity.len()) && !self.identity.contains(char::is_control),
             "an identity is 1 to 512 bytes without control characters",
         )?;
-        check_kid(&self.key_id)?;
+        check_text(&self.key_id, MAX_KID_LEN, "a key id is 1 to 512 printable ASCII characters")?;
         self.check_keks()?;
         self.check_roots()?;
         self.check_store_keys()?;
