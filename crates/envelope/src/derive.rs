@@ -19,43 +19,43 @@ impl Root {
     /// Authenticates the records of the log: label `bulla/v1/root/record`.
     #[must_use]
     pub fn record_key(&self) -> RecordKey {
-        RecordKey::from(self.derive("bulla/v1/root/record", &[]))
+        RecordKey::new(self.derive("bulla/v1/root/record", &[]))
     }
 
     /// Seals the names of one kind: label `bulla/v1/root/name`, field `kind`.
     #[must_use]
     pub fn name_key(&self, kind: &str) -> NameKey {
-        NameKey::from(self.derive("bulla/v1/root/name", &[kind.as_bytes()]))
+        NameKey::new(self.derive("bulla/v1/root/name", &[kind.as_bytes()]))
     }
 
     /// Half of what envelopes are sealed under: label `bulla/v1/root/envelope`.
     #[must_use]
     pub fn envelope_key(&self) -> EnvelopeKey {
-        EnvelopeKey::from(self.derive("bulla/v1/root/envelope", &[]))
+        EnvelopeKey::new(self.derive("bulla/v1/root/envelope", &[]))
     }
 
     /// Seals small records about the store's contents: label `bulla/v1/root/meta`.
     #[must_use]
     pub fn meta_key(&self) -> MetaKey {
-        MetaKey::from(self.derive("bulla/v1/root/meta", &[]))
+        MetaKey::new(self.derive("bulla/v1/root/meta", &[]))
     }
 
     /// Seals upload sessions: label `bulla/v1/root/upload`.
     #[must_use]
     pub fn upload_key(&self) -> UploadKey {
-        UploadKey::from(self.derive("bulla/v1/root/upload", &[]))
+        UploadKey::new(self.derive("bulla/v1/root/upload", &[]))
     }
 
     /// Wraps store keys: label `bulla/v1/root/store-key-wrap`.
     #[must_use]
     pub fn store_key_wrapping_key(&self) -> KeyWrappingKey {
-        KeyWrappingKey::from(self.derive("bulla/v1/root/store-key-wrap", &[]))
+        KeyWrappingKey::new(self.derive("bulla/v1/root/store-key-wrap", &[]))
     }
 
     /// Wraps the root that this one replaces: label `bulla/v1/root/retired-root-wrap`.
     #[must_use]
     pub fn retired_root_wrapping_key(&self) -> KeyWrappingKey {
-        KeyWrappingKey::from(self.derive("bulla/v1/root/retired-root-wrap", &[]))
+        KeyWrappingKey::new(self.derive("bulla/v1/root/retired-root-wrap", &[]))
     }
 
     /// Tells this root from every other, and nothing about it: label `bulla/v1/root/anchor`.

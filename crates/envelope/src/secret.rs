@@ -83,13 +83,6 @@ macro_rules! secret_types {
             }
         }
 
-        impl From<Secret<$len>> for $name {
-            /// Says what the bytes are for. They must be uniformly random or derived.
-            fn from(secret: Secret<$len>) -> Self {
-                Self(secret)
-            }
-        }
-
         impl fmt::Debug for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str(concat!(stringify!($name), "(…)"))
@@ -98,9 +91,16 @@ macro_rules! secret_types {
     )*};
 }
 
-/// What is drawn, not derived.
+/// What is drawn, not derived, and comes back from being wrapped.
 macro_rules! drawn {
     ($($name:ident)*) => {$(
+        impl From<Secret<32>> for $name {
+            /// Says what an unwrapped secret is.
+            fn from(secret: Secret<32>) -> Self {
+                Self(secret)
+            }
+        }
+
         impl $name {
             /// A fresh one.
             pub fn random(random: &dyn RandomSource) -> Self {
@@ -117,6 +117,17 @@ macro_rules! drawn {
             #[must_use]
             pub fn ct_eq(&self, other: &Self) -> bool {
                 self.0.ct_eq(&other.0)
+            }
+        }
+    )*};
+}
+
+/// What [`crate::derive`] derives, and nobody else makes.
+macro_rules! derived {
+    ($($name:ident: $len:literal;)*) => {$(
+        impl $name {
+            pub(crate) fn new(secret: Secret<$len>) -> Self {
+                Self(secret)
             }
         }
     )*};
@@ -144,6 +155,8 @@ secret_types! {
 }
 
 drawn! { Dek StoreKey Root }
+
+derived! { RecordKey: 32; EnvelopeKey: 32; MetaKey: 32; UploadKey: 32; KeyWrappingKey: 32; NameKey: 64; }
 
 impl Root {
     /// Splits the root into `n` shares: `root = share₁ ⊕ … ⊕ shareₙ`. Fewer than all of them say nothing about it.

@@ -1,4 +1,5 @@
 //! Cobblestone-256: back end against back end, against another implementation, at random places and under attack.
+//! FORMAT-S1, FORMAT-S2.
 
 use bulla_envelope::cobblestone::{
     CHUNK_LEN, HEADER_LEN, Header, MAX_CHUNKS, OpenError, Opener, SEALED_CHUNK_LEN, Sealer, TAG_LEN, open,

@@ -1,4 +1,5 @@
 //! Cobblestone-256 against Wycheproof: every vector behaves as it says, whole, in a stream and at random.
+//! FORMAT-S1, FORMAT-S2.
 
 use std::io::Read;
 
@@ -163,7 +164,7 @@ fn chunk_numbers_up_to_the_limit() {
             let mut out = vec![0; CHUNK_LEN];
             assert_eq!(opener.open_chunks(number, &sealed, false, &mut out), Ok(()));
             assert_eq!(out, chunk);
-            assert_eq!(opener.open_chunks(number + 1, &sealed, false, &mut out).is_err(), true);
+            assert!(opener.open_chunks(number + 1, &sealed, false, &mut out).is_err());
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Known answers, so that a format can't drift. They were computed with Python's `hmac` and `cryptography`, not with this
 //! crate: a change here is a change of the format.
+//! FORMAT-K1, FORMAT-K2, FORMAT-N1.
 
 use bulla_envelope::cobblestone;
 use bulla_envelope::derive::{Anchor, ParseAnchorError};

@@ -1,4 +1,5 @@
 //! AES key wrap against Wycheproof's vectors.
+//! FORMAT-K2.
 
 use bulla_envelope::keywrap::{KeyWrapError, WRAPPED_LEN, unwrap_key, wrap_key};
 use bulla_envelope::secret::{Dek, Root, StoreKey};

@@ -1,4 +1,5 @@
 //! Sealed names: round trips, binding to kind and place, and what is not a name.
+//! FORMAT-N1, FORMAT-N2, FORMAT-N3.
 
 use bulla_envelope::digest::{Algorithm, Digest};
 use bulla_envelope::ids::{ExtentName, RootId};

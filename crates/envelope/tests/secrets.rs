@@ -1,4 +1,5 @@
 //! Secrets can't be copied, compared, defaulted or printed, and shares join to what was split.
+//! FORMAT-K3.
 
 use bulla_envelope::secret::{
     Dek, EnvelopeKey, KeyWrappingKey, MetaKey, NameKey, RecordKey, Root, Secret, StoreKey, UploadKey,
