@@ -5,12 +5,25 @@
 //! `cargo xtask bench-report` prints the ratios.
 
 pub mod cpu;
+pub mod get;
 pub mod open;
+pub mod put;
 pub mod raw;
 pub mod seal;
+pub mod small;
+pub mod world;
 
 /// What every group is given.
 pub type Criterion = criterion::Criterion<cpu::CpuTime>;
 
 /// Plaintext in one iteration of seal and open.
 pub const PIECE: usize = 4 << 20;
+
+/// The blob in one iteration of put and get: several extents.
+pub const BLOB: usize = 16 << 20;
+
+/// What a server hands over at a time.
+pub const FRAME: usize = 64 << 10;
+
+/// A blob small enough to be inside its envelope.
+pub const SMALL: usize = 8 << 10;
