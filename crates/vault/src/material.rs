@@ -1,0 +1,217 @@
+//! Private halves: sealed in files, opened in memory, and wrapping and unwrapping with them.
+//!
+//! ```text
+//! vault key:   Cobblestone-256(Argon2id(passphrase), label "bulla/v1/vault-key" ‖ vault id, 32 bytes)
+//! private key: Cobblestone-256(vault key, label "bulla/v1/vault-private" ‖ vault id ‖ name ‖ version ‖ kty, PKCS#8 or 32 bytes)
+//! ```
+//!
+//! Labels are padded to 32 bytes, and a u32 big-endian length stands before name (lower case), version and kty: a private
+//! half that is moved to another key, version or vault does not open.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+
+use bulla_envelope::cobblestone::{self, OpenError, SALT_LEN};
+use bulla_envelope::context::label;
+use bulla_envelope::crypto::{CryptoProvider, RsaPrivateKey};
+use bulla_envelope::keywrap;
+use bulla_envelope::random::RandomSource;
+use bulla_envelope::secret::Secret;
+use bulla_kek::{KekError, WrapAlgorithm};
+use data_encoding::BASE64URL_NOPAD;
+
+use crate::error::{VaultError, VaultErrorKind};
+use crate::stored::{OCT, RSA, StoredVersion};
+
+const VAULT_KEY: [u8; 32] = label("bulla/v1/vault-key");
+const PRIVATE: [u8; 32] = label("bulla/v1/vault-private");
+
+/// What the passphrase opened: nothing yet, or the vault key and the private keys used so far.
+#[derive(Default)]
+pub(crate) struct Material {
+    vault_key: Option<Secret<32>>,
+    opened: BTreeMap<String, Arc<Opened>>,
+}
+
+/// A private key ready for use.
+pub(crate) enum Opened {
+    Rsa(Box<dyn RsaPrivateKey>),
+    Aes(Secret<32>),
+}
+
+/// Which private key is meant.
+pub(crate) struct Place<'a> {
+    pub(crate) vault: &'a [u8; 16],
+    pub(crate) name: &'a str,
+    pub(crate) version: &'a str,
+    pub(crate) kty: &'a str,
+}
+
+impl Material {
+    /// A new vault key, and its sealed form.
+    pub(crate) fn create(
+        stretched: &Secret<32>,
+        vault: &[u8; 16],
+        crypto: &'static CryptoProvider,
+        random: &dyn RandomSource,
+    ) -> (Self, String) {
+        let key = Secret::<32>::random(random);
+        let sealed =
+            cobblestone::seal(crypto, stretched.expose(), &vault_context(vault), salt(random), key.expose());
+        (Self { vault_key: Some(key), opened: BTreeMap::new() }, BASE64URL_NOPAD.encode(&sealed))
+    }
+
+    pub(crate) fn is_open(&self) -> bool {
+        self.vault_key.is_some()
+    }
+
+    /// Opens the vault key.
+    pub(crate) fn open(
+        &mut self,
+        stretched: &Secret<32>,
+        vault: &[u8; 16],
+        sealed: &str,
+        crypto: &'static CryptoProvider,
+    ) -> Result<(), VaultError> {
+        let damaged = || VaultError::new(VaultErrorKind::Damaged, "the vault's sealed key is damaged");
+        let sealed = BASE64URL_NOPAD.decode(sealed.as_bytes()).map_err(|_| damaged())?;
+        let opened = cobblestone::open(crypto, stretched.expose(), &vault_context(vault), &sealed);
+        let key = opened.map_err(|error| match error {
+            // It can't be told from a changed salt or id, but this is by far the likelier.
+            OpenError::Commitment => VaultError::new(
+                VaultErrorKind::WrongPassphrase,
+                "the passphrase does not open this vault; check BULLA_VAULT_PASSPHRASE or \
+                 BULLA_VAULT_PASSPHRASE_FILE",
+            ),
+            _ => damaged(),
+        })?;
+        self.vault_key = Some(Secret::from_slice(&key).ok_or_else(damaged)?);
+        Ok(())
+    }
+
+    /// Seals a private half for its file.
+    pub(crate) fn seal(
+        &self,
+        place: &Place<'_>,
+        private: &[u8],
+        crypto: &'static CryptoProvider,
+        random: &dyn RandomSource,
+    ) -> Vec<u8> {
+        cobblestone::seal(crypto, self.key().expose(), &place.context(), salt(random), private)
+    }
+
+    /// The private key, opened before or now.
+    pub(crate) fn opened(
+        &mut self,
+        place: &Place<'_>,
+        path: &Path,
+        crypto: &'static CryptoProvider,
+        read: impl FnOnce() -> Result<Option<Vec<u8>>, VaultError>,
+    ) -> Result<Arc<Opened>, VaultError> {
+        if let Some(opened) = self.opened.get(place.version) {
+            return Ok(Arc::clone(opened));
+        }
+        let sealed = read()?.ok_or_else(|| VaultError::damaged(path, "it is missing"))?;
+        let private = cobblestone::open(crypto, self.key().expose(), &place.context(), &sealed)
+            .map_err(|error| VaultError::damaged(path, "it does not open").with_source(error))?;
+        let opened = match place.kty {
+            RSA => crypto.rsa.private_key(&private).ok().map(Opened::Rsa),
+            OCT => Secret::from_slice(&private).map(Opened::Aes),
+            _ => None,
+        };
+        let opened =
+            Arc::new(opened.ok_or_else(|| VaultError::damaged(path, "it holds no key of its type"))?);
+        self.opened.insert(place.version.to_owned(), Arc::clone(&opened));
+        Ok(opened)
+    }
+
+    pub(crate) fn forget(&mut self, version: &str) {
+        self.opened.remove(version);
+    }
+
+    fn key(&self) -> &Secret<32> {
+        self.vault_key.as_ref().expect("the vault hands out its material opened")
+    }
+}
+
+impl fmt::Debug for Material {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Material").finish_non_exhaustive()
+    }
+}
+
+impl Place<'_> {
+    fn context(&self) -> Vec<u8> {
+        let mut context = PRIVATE.to_vec();
+        context.extend_from_slice(self.vault);
+        for field in [self.name.to_ascii_lowercase().as_str(), self.version, self.kty] {
+            let len = u32::try_from(field.len()).expect("names and versions have at most 127 characters");
+            context.extend_from_slice(&len.to_be_bytes());
+            context.extend_from_slice(field.as_bytes());
+        }
+        context
+    }
+}
+
+impl Opened {
+    /// The ciphertext. The public half comes out of the sealed private one: the readable file proves nothing.
+    pub(crate) fn wrap(
+        &self,
+        alg: WrapAlgorithm,
+        secret: &Secret<32>,
+        crypto: &'static CryptoProvider,
+        random: &dyn RandomSource,
+    ) -> Result<Vec<u8>, KekError> {
+        match (self, alg) {
+            (Self::Rsa(key), WrapAlgorithm::RsaOaep256) => crypto
+                .rsa
+                .wrap(key.public_key(), secret.expose(), random)
+                .map_err(|error| KekError::invalid("the secret can't be wrapped").with_source(error)),
+            (Self::Aes(key), WrapAlgorithm::A256Kw) => {
+                Ok(keywrap::wrap_key(key.expose(), secret.expose()).to_vec())
+            }
+            _ => Err(wrong_algorithm(alg)),
+        }
+    }
+
+    /// The secret. Every failure is one: not a wrap for this key.
+    pub(crate) fn unwrap(
+        &self,
+        alg: WrapAlgorithm,
+        value: &[u8],
+        random: &dyn RandomSource,
+    ) -> Result<Secret<32>, KekError> {
+        let secret = match (self, alg) {
+            (Self::Rsa(key), WrapAlgorithm::RsaOaep256) => {
+                key.unwrap(value, random).ok().and_then(|secret| Secret::from_slice(&secret))
+            }
+            (Self::Aes(key), WrapAlgorithm::A256Kw) => keywrap::unwrap_key(key.expose(), value).ok(),
+            _ => return Err(wrong_algorithm(alg)),
+        };
+        secret.ok_or_else(|| KekError::invalid("the wrapped key is damaged, or was wrapped for another key"))
+    }
+}
+
+/// Before any key is opened: whether the algorithm is for keys of this type.
+pub(crate) fn fits(stored: &StoredVersion, alg: WrapAlgorithm) -> Result<(), KekError> {
+    if stored.key.kind().wrap_algorithm() == Some(alg) { Ok(()) } else { Err(wrong_algorithm(alg)) }
+}
+
+fn wrong_algorithm(alg: WrapAlgorithm) -> KekError {
+    KekError::invalid(format!("{alg} is not for a key of this type"))
+}
+
+fn vault_context(vault: &[u8; 16]) -> [u8; 48] {
+    let mut context = [0; 48];
+    context[..32].copy_from_slice(&VAULT_KEY);
+    context[32..].copy_from_slice(vault);
+    context
+}
+
+fn salt(random: &dyn RandomSource) -> [u8; SALT_LEN] {
+    let mut salt = [0; SALT_LEN];
+    random.fill(&mut salt);
+    salt
+}
