@@ -6,7 +6,7 @@
 mod failing;
 mod json;
 mod passing;
-mod run;
+pub(crate) mod run;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

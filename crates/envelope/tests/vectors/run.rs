@@ -1,5 +1,8 @@
 //! Does what a vector says, from the file alone.
-#![allow(clippy::unwrap_in_result, reason = "only what the vector may fail at is an error; the rest is a broken vector")]
+#![allow(
+    clippy::unwrap_in_result,
+    reason = "only what the vector may fail at is an error; the rest is a broken vector"
+)]
 
 use std::error::Error;
 
@@ -20,7 +23,7 @@ use super::json::{self, hex, text, unhex, unhex_array};
 /// The step that failed, and the whole error.
 type Failure = (&'static str, String);
 
-pub(super) fn run(crypto: &'static CryptoProvider, vector: &Value) -> Result<(), Failure> {
+pub(crate) fn run(crypto: &'static CryptoProvider, vector: &Value) -> Result<(), Failure> {
     match text(&vector["kind"]) {
         "envelope" => envelope(crypto, vector),
         "record" => record(vector),
