@@ -71,6 +71,7 @@ impl StoreInner {
         let mut failure = None;
         for attempt in 0..ATTEMPTS {
             self.refuse_too_old(draft)?;
+            self.refuse_expired_kek()?;
             let keys = self.gate.secrets(self).await?;
             let (key, object) = (self.blob_key(&keys, &draft.digest), self.seal_envelope(&keys, draft)?);
             let outcome = match &replace {

@@ -74,9 +74,10 @@ impl Store {
     /// Starts writing a blob.
     ///
     /// # Errors
-    /// `Revoked` or `Unavailable` where the key can't be used.
+    /// `Revoked` or `Unavailable` where the key can't be used; `Invalid` where the KEK has expired.
     pub async fn upload(&self, options: PutOptions) -> Result<Upload> {
         let keys = self.inner.gate.secrets(&self.inner).await?;
+        self.inner.refuse_expired_kek()?;
         Ok(Upload::new(self.clone(), &keys, options))
     }
 

@@ -142,6 +142,17 @@ impl Upload {
     /// # Cancel safety
     /// A dropped `commit` may or may not have made the blob visible; it is never half visible.
     pub async fn commit(mut self) -> Result<PutResult> {
+        match self.finish().await {
+            Ok(draft) => self.store.inner().commit(draft).await,
+            Err(error) => {
+                self.abort().await;
+                Err(error)
+            }
+        }
+    }
+
+    /// Uploads the rest and compares with what was claimed.
+    async fn finish(&mut self) -> Result<Draft> {
         let mut inline = None;
         if self.size <= MAX_INLINE_LEN as u64 && self.extents.is_empty() {
             let data: Vec<u8> = std::mem::take(&mut self.pending).concat();
@@ -160,20 +171,9 @@ impl Upload {
         while let Some(flight) = self.in_flight.pop_front() {
             self.land(flight).await?;
         }
-        if let Err(error) = self.check_claims(&digest) {
-            self.abort().await;
-            return Err(error);
-        }
-        let draft = Draft {
-            blob,
-            digest,
-            size: self.size,
-            dek,
-            inline,
-            extents: std::mem::take(&mut self.extents),
-            ttl: self.options.ttl,
-        };
-        self.store.inner().commit(draft).await
+        self.check_claims(&digest)?;
+        let extents = std::mem::take(&mut self.extents);
+        Ok(Draft { blob, digest, size: self.size, dek, inline, extents, ttl: self.options.ttl })
     }
 
     /// Gives up and removes what was uploaded. Never fails: what can't be removed now is gc's.
@@ -284,6 +284,17 @@ impl StoreInner {
         // No envelope names the old object yet, so nobody can miss it.
         let _ = self.bucket.delete_data(&old).await;
         Ok(())
+    }
+
+    /// An expired KEK still opens what is there, and takes nothing new.
+    pub(crate) fn refuse_expired_kek(&self) -> Result<()> {
+        let now = self.parts.runtime.now().wall;
+        match self.gate.kek().and_then(|kek| kek.expires) {
+            Some(expires) if expires <= now => Err(Error::invalid(
+                "the store's KEK has expired: rotate to a valid version (`bulla rotate STORE`)",
+            )),
+            _ => Ok(()),
+        }
     }
 
     /// Removes data objects that no envelope names. Best effort: what stays is gc's.

@@ -1,0 +1,228 @@
+//! The lease: nothing unwrapped is used later than R after the last successful unwrap was sent.
+
+use std::time::Duration;
+
+use bulla::ErrorKind;
+use bulla::KeyState;
+use bulla::kek::DenyReason;
+use futures::TryStreamExt;
+
+use crate::support::*;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// Reads once a second for a while; the kinds of what came back.
+async fn traffic(world: &World, digest: &bulla::Digest, seconds: u32) -> Vec<Option<ErrorKind>> {
+    let mut outcomes = Vec::new();
+    for _ in 0..seconds {
+        pass(SECOND).await;
+        outcomes.push(get(&world.store, digest).await.err().map(|error| error.kind()));
+    }
+    outcomes
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_denial_ends_reads_and_writes_within_the_bound_and_restoring_heals() {
+    for reason in
+        [DenyReason::Forbidden, DenyReason::Disabled, DenyReason::Deleted, DenyReason::IdentityUnknown]
+    {
+        let world = World::new().await;
+        let put = world.put(&data(10)).await;
+        world.provider.deny("k", reason);
+        let outcomes = traffic(&world, &put.digest, 60).await;
+        // At the next renewal, R/2 later at the latest.
+        assert_eq!(outcomes[31], Some(ErrorKind::Revoked), "{outcomes:?}");
+        let error = get(&world.store, &put.digest).await.unwrap_err();
+        assert_eq!(error.denied(), Some(reason));
+        let error = world.store.put_bytes(data(5), bulla::PutOptions::default()).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Revoked);
+        assert!(matches!(world.store.key_state(), KeyState::Revoked { .. }));
+        world.provider.allow("k");
+        // Re-probed every 15 s at the latest.
+        pass(16 * SECOND).await;
+        assert_eq!(get(&world.store, &put.digest).await.unwrap(), data(10));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_outage_shorter_than_the_lease_is_invisible() {
+    let world = World::new().await;
+    let put = world.put(&data(10)).await;
+    traffic(&world, &put.digest, 29).await;
+    world.provider.set_down(true);
+    let during = traffic(&world, &put.digest, 28).await;
+    world.provider.set_down(false);
+    let after = traffic(&world, &put.digest, 120).await;
+    assert!(during.iter().chain(&after).all(Option::is_none), "{during:?} {after:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_longer_outage_is_unavailable_not_revoked_and_heals() {
+    let world = World::new().await;
+    let put = world.put(&data(10)).await;
+    world.provider.set_down(true);
+    let during = traffic(&world, &put.digest, 70).await;
+    assert_eq!(during[50], None);
+    assert_eq!(during[61], Some(ErrorKind::Unavailable), "{during:?}");
+    world.provider.set_down(false);
+    pass(16 * SECOND).await;
+    assert_eq!(get(&world.store, &put.digest).await.unwrap(), data(10));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_lease_counts_from_before_the_unwrap_was_sent() {
+    let world = World::new().await;
+    let put = world.put(&data(10)).await;
+    world.provider.set_latency(20 * SECOND);
+    traffic(&world, &put.digest, 55).await;
+    let sent = world.provider.last_unwrap_sent().unwrap();
+    world.provider.set_down(true);
+    let mut last_success = sent;
+    for _ in 0..200 {
+        pass(SECOND / 2).await;
+        if get(&world.store, &put.digest).await.is_ok() {
+            last_success = bulla::kek::Runtime::now(&world.runtime);
+        }
+    }
+    assert!(last_success.boot - sent.boot < R, "{:?}", last_success.boot - sent.boot);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_idle_store_makes_no_calls() {
+    let world = World::new().await;
+    pass(R).await;
+    let calls = world.provider.calls();
+    world.script.take_requests();
+    pass(100 * R).await;
+    assert_eq!(world.provider.calls(), calls);
+    assert_eq!(world.script.take_requests(), []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn any_traffic_costs_one_unwrap_and_one_describe_per_half_bound_and_a_put_none() {
+    let world = World::new().await;
+    let put = world.put(&data(10)).await;
+    let before = world.provider.calls();
+    for i in 0..600 {
+        pass(SECOND).await;
+        let reads = (0..20).map(|_| get(&world.store, &put.digest));
+        assert!(futures::future::join_all(reads).await.iter().all(Result::is_ok));
+        world.put(&i.to_string().into_bytes()).await;
+    }
+    let after = world.provider.calls();
+    assert!(after.unwrap - before.unwrap <= 20, "{before:?} {after:?}");
+    assert!(after.describe - before.describe <= 20);
+    assert_eq!(after.wrap, before.wrap);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_suspended_machine_wakes_without_a_lease() {
+    let world = World::new().await;
+    let put = world.put(&data(10)).await;
+    world.provider.deny("k", DenyReason::Forbidden);
+    world.runtime.suspend(R);
+    assert_eq!(get(&world.store, &put.digest).await.unwrap_err().kind(), ErrorKind::Revoked);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wall_clock_set_back_ends_the_lease() {
+    let world = World::new().await;
+    let put = world.put(&data(10)).await;
+    world.provider.deny("k", DenyReason::Forbidden);
+    assert!(get(&world.store, &put.digest).await.is_ok());
+    world.runtime.set_wall_back(10 * SECOND);
+    assert_eq!(get(&world.store, &put.digest).await.unwrap_err().kind(), ErrorKind::Revoked);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wall_clock_set_forward_ends_the_lease() {
+    let world = World::new().await;
+    let put = world.put(&data(10)).await;
+    world.provider.deny("k", DenyReason::Forbidden);
+    world.runtime.set_wall_forward(R);
+    assert_eq!(get(&world.store, &put.digest).await.unwrap_err().kind(), ErrorKind::Revoked);
+}
+
+/// Running streams check per batch, after opening and before release.
+#[tokio::test(start_paused = true)]
+async fn streams_in_flight_stop() {
+    let world = World::new().await;
+    let put = world.put(&data(40 << 20)).await;
+    let mut stream = world.store.get(&put.digest).await.unwrap().into_stream();
+    stream.try_next().await.unwrap().unwrap();
+    world.provider.deny("k", DenyReason::Forbidden);
+    pass(R).await;
+    assert_eq!(stream.try_next().await.unwrap_err().kind(), ErrorKind::Revoked);
+}
+
+/// Before "denied" counts, the log is read again: another node may have rotated, and the old key be disabled.
+#[tokio::test(start_paused = true)]
+async fn a_denial_of_a_key_that_another_node_rotated_away_does_not_count() {
+    let world = World::new().await;
+    let put = world.put(&data(10)).await;
+    let (other, ..) = world.node(2).await;
+    world.provider.new_version("new");
+    // The rotation happens while the unwrap that will be denied is under way.
+    let (provider, raw_other) = (world.provider.clone(), other.clone());
+    pass(29 * SECOND).await;
+    get(&world.store, &put.digest).await.unwrap();
+    let options =
+        bulla::RotateOptions { key: Some(bulla_testkit::provider::key_id("new")), ..Default::default() };
+    world.provider.set_latency(2 * SECOND);
+    let rotating = async {
+        raw_other.rotate(options).await.unwrap();
+        provider.deny("k", DenyReason::Disabled);
+    };
+    let reading = traffic(&world, &put.digest, 90);
+    let (outcomes, ()) = tokio::join!(reading, rotating);
+    assert!(outcomes.iter().all(Option::is_none), "{outcomes:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_crowd_against_a_denied_key_asks_once() {
+    let world = World::new().await;
+    let put = world.put(&data(10)).await;
+    world.provider.deny("k", DenyReason::Forbidden);
+    pass(2 * R).await;
+    let before = world.provider.calls();
+    let reads = (0..100).map(|_| get(&world.store, &put.digest));
+    for read in futures::future::join_all(reads).await {
+        assert_eq!(read.unwrap_err().kind(), ErrorKind::Revoked);
+    }
+    assert!(world.provider.calls().unwrap - before.unwrap <= 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_expired_key_still_opens_and_status_warns() {
+    let world = World::new().await;
+    let put = world.put(&data(10)).await;
+    let key = bulla_testkit::provider::key_id("k");
+    let now = bulla::kek::Runtime::now(&world.runtime).wall;
+    world.provider.set_expires(&key, Some(now));
+    pass(2 * R).await;
+    assert_eq!(get(&world.store, &put.digest).await.unwrap(), data(10));
+    let warnings = world.store.status().await.unwrap().warnings;
+    assert!(warnings.iter().any(|warning| warning.contains("expired")), "{warnings:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_expired_key_stops_new_writes() {
+    let world = World::new().await;
+    let now = bulla::kek::Runtime::now(&world.runtime).wall;
+    world.provider.set_expires(&bulla_testkit::provider::key_id("k"), Some(now));
+    pass(2 * R).await;
+    let error = world.store.put_bytes(data(5), bulla::PutOptions::default()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Invalid);
+    assert!(error.to_string().contains("expired"), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_closed_store_answers_nothing_and_asks_nobody() {
+    let world = World::new().await;
+    let put = world.put(&data(10)).await;
+    world.store.close().await;
+    assert_eq!(get(&world.store, &put.digest).await.unwrap_err().kind(), ErrorKind::Invalid);
+    let calls = world.provider.calls();
+    pass(10 * R).await;
+    assert_eq!(world.provider.calls(), calls);
+}

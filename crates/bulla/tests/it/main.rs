@@ -1,0 +1,13 @@
+//! The engine's protocols, as a caller sees them: every detail that loses data if it is missed has a test named after it.
+
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+mod support;
+
+mod attack;
+mod delete;
+mod get;
+mod lease;
+mod log;
+mod put;
+mod rotate;
