@@ -2,17 +2,18 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use bulla_envelope::secret::{Secret, StoreKey};
 use bulla_kek::{
-    DenyReason, Identity, KekError, KekProvider, KeyDescription, KeyId, KeyKind, Now, Protection, Runtime, WrapAlgorithm,
-    WrappedKey,
+    DenyReason, Identity, KekError, KekProvider, KeyDescription, KeyId, KeyKind, Now, Protection, Runtime,
+    WrapAlgorithm, WrappedKey,
 };
 
-use crate::runtime::SimRuntime;
+use crate::runtime::{SeededRandom, SimRuntime};
 
 /// How many calls of each kind the provider answered.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -26,11 +27,55 @@ pub struct Calls {
     pub unwrap: u64,
 }
 
+/// What goes wrong on the way to the key service, in thousandths of the calls.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[allow(clippy::exhaustive_structs, reason = "tests write their own")]
+pub struct ServiceFaults {
+    /// One way takes up to this long.
+    pub latency: Duration,
+    /// The call never arrives.
+    pub lost_call: u64,
+    /// It is carried out; the answer never arrives.
+    pub lost_answer: u64,
+    /// It is refused with "too many requests".
+    pub throttled: u64,
+}
+
+/// One of the three calls.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(clippy::exhaustive_enums, reason = "tests match on every kind")]
+pub enum Call {
+    /// `get`.
+    Describe,
+    /// `wrapKey`.
+    Wrap,
+    /// `unwrapKey`.
+    Unwrap,
+}
+
+/// A call that was answered, by the clocks of the node that sent it.
+#[derive(Clone, Debug)]
+#[allow(clippy::exhaustive_structs, reason = "tests read all of it")]
+pub struct Exchange {
+    /// Which call.
+    pub call: Call,
+    /// The node that sent it.
+    pub node: String,
+    /// Before it was sent.
+    pub sent: Now,
+    /// When the answer was there.
+    pub answered: Now,
+    /// Whether it succeeded.
+    pub ok: bool,
+}
+
 /// A key service: AES keys with versions. Cheap to clone; clones are the same service.
 #[derive(Clone)]
 pub struct SimProvider {
     runtime: SimRuntime,
     state: Arc<Mutex<State>>,
+    /// This node has no way to the service.
+    cut_off: Arc<AtomicBool>,
 }
 
 struct State {
@@ -41,6 +86,9 @@ struct State {
     calls: Calls,
     last_unwrap_sent: Option<Now>,
     on_unwrap: Vec<Box<dyn FnOnce() + Send>>,
+    faults: ServiceFaults,
+    random: Option<Arc<SeededRandom>>,
+    exchanges: Vec<Exchange>,
 }
 
 struct Version {
@@ -61,13 +109,20 @@ impl SimProvider {
             calls: Calls::default(),
             last_unwrap_sent: None,
             on_unwrap: Vec::new(),
+            faults: ServiceFaults::default(),
+            random: None,
+            exchanges: Vec::new(),
         };
-        let provider = Self { runtime: runtime.clone(), state: Arc::new(Mutex::new(state)) };
+        let provider =
+            Self { runtime: runtime.clone(), state: Arc::new(Mutex::new(state)), cut_off: Arc::default() };
         provider.new_version(name);
         provider
     }
 
     /// A new version of a key, or a new key; its id.
+    ///
+    /// # Panics
+    /// If `name` is no key's name.
     pub fn new_version(&self, name: &str) -> KeyId {
         let key = StoreKey::random(self.runtime.random());
         let mut state = self.lock();
@@ -75,6 +130,29 @@ impl SimProvider {
         let id = format!("{:032x}", versions.len() + 1);
         versions.push(Version { id: id.clone(), key, enabled: true, expires: None });
         key_id(name).with_version(&id).expect("hexadecimal digits are a version")
+    }
+
+    /// The same service as another node reaches it.
+    #[must_use]
+    pub fn for_node(&self, runtime: &SimRuntime) -> Self {
+        Self { runtime: runtime.clone(), state: Arc::clone(&self.state), cut_off: Arc::default() }
+    }
+
+    /// Cuts this node alone off from the service, or connects it again.
+    pub fn set_cut_off(&self, cut_off: bool) {
+        self.cut_off.store(cut_off, Ordering::SeqCst);
+    }
+
+    /// What goes wrong from now on, as `random` decides.
+    pub fn set_faults(&self, faults: ServiceFaults, random: &Arc<SeededRandom>) {
+        let mut state = self.lock();
+        state.faults = faults;
+        state.random = Some(Arc::clone(random));
+    }
+
+    /// Calls that were answered, in the order of their answers, lost ones left out.
+    pub fn exchanges(&self) -> Vec<Exchange> {
+        self.lock().exchanges.clone()
     }
 
     /// Refuses everything to do with a key.
@@ -130,10 +208,45 @@ impl SimProvider {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn arrive(&self) {
-        let latency = self.lock().latency;
-        if !latency.is_zero() {
-            self.runtime.sleep(latency).await;
+    /// A call's way to the service and back. `answer` is what the service does.
+    async fn call<T>(
+        &self,
+        call: Call,
+        sent: Now,
+        answer: impl FnOnce(&mut State) -> Result<T, KekError>,
+    ) -> Result<T, KekError> {
+        let (there, back, fate) = self.lock().draw();
+        self.wait(there).await;
+        let lost = || KekError::unavailable("the key service does not answer");
+        if self.cut_off.load(Ordering::SeqCst) || fate == Some(Fate::LostCall) {
+            return Err(lost());
+        }
+        let result = {
+            let mut state = self.lock();
+            match call {
+                Call::Describe => state.calls.describe += 1,
+                Call::Wrap => state.calls.wrap += 1,
+                Call::Unwrap => state.calls.unwrap += 1,
+            }
+            if fate == Some(Fate::Throttled) { Err(KekError::throttled(None)) } else { answer(&mut state) }
+        };
+        self.wait(back).await;
+        if fate == Some(Fate::LostAnswer) {
+            return Err(lost());
+        }
+        let answered = self.runtime.now();
+        let mut state = self.lock();
+        if call == Call::Unwrap && result.is_ok() {
+            state.last_unwrap_sent = Some(sent);
+        }
+        let node = self.runtime.name().to_owned();
+        state.exchanges.push(Exchange { call, node, sent, answered, ok: result.is_ok() });
+        result
+    }
+
+    async fn wait(&self, duration: Duration) {
+        if !duration.is_zero() {
+            self.runtime.sleep(duration).await;
         }
     }
 
@@ -148,6 +261,33 @@ impl SimProvider {
     }
 }
 
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    LostCall,
+    LostAnswer,
+    Throttled,
+}
+
+impl State {
+    /// One call's way there, way back, and what goes wrong with it.
+    fn draw(&self) -> (Duration, Duration, Option<Fate>) {
+        let Some(random) = &self.random else { return (self.latency, Duration::ZERO, None) };
+        let (there, back) = (random.duration(self.faults.latency), random.duration(self.faults.latency));
+        let dice = random.below(1000);
+        let mut below = 0;
+        let table = [
+            (self.faults.lost_call, Fate::LostCall),
+            (self.faults.lost_answer, Fate::LostAnswer),
+            (self.faults.throttled, Fate::Throttled),
+        ];
+        let fate = table.into_iter().find(|(rate, _)| {
+            below += rate;
+            dice < below
+        });
+        (self.latency + there, back, fate.map(|(_, fate)| fate))
+    }
+}
+
 fn find<'a>(state: &'a mut State, key: &KeyId) -> Option<&'a mut Version> {
     let versions = state.keys.get_mut(key.name())?;
     match key.version() {
@@ -157,6 +297,9 @@ fn find<'a>(state: &'a mut State, key: &KeyId) -> Option<&'a mut Version> {
 }
 
 /// The id of a key of the simulated service, without a version.
+///
+/// # Panics
+/// If `name` is no key's name.
 pub fn key_id(name: &str) -> KeyId {
     format!("https://sim.vault.azure.net/keys/{name}").parse().expect("a key id")
 }
@@ -168,21 +311,21 @@ impl KekProvider for SimProvider {
     }
 
     async fn describe(&self, key: &KeyId, _identity: &Identity) -> Result<KeyDescription, KekError> {
-        self.arrive().await;
-        let mut state = self.lock();
-        state.calls.describe += 1;
-        Self::check(&state, key)?;
-        let version = find(&mut state, key).ok_or_else(|| KekError::denied(DenyReason::NotFound))?;
-        Ok(KeyDescription {
-            key: key.with_version(&version.id).map_err(|error| KekError::invalid(error.to_string()))?,
-            kind: KeyKind::Aes { bits: 256 },
-            enabled: version.enabled,
-            not_before: None,
-            expires: version.expires,
-            operations: vec!["wrapKey".into(), "unwrapKey".into()],
-            protection: Protection { soft_delete: true, purge_protection: true },
-            created: None,
+        self.call(Call::Describe, self.runtime.now(), |state| {
+            Self::check(state, key)?;
+            let version = find(state, key).ok_or_else(|| KekError::denied(DenyReason::NotFound))?;
+            Ok(KeyDescription {
+                key: key.with_version(&version.id).map_err(|error| KekError::invalid(error.to_string()))?,
+                kind: KeyKind::Aes { bits: 256 },
+                enabled: version.enabled,
+                not_before: None,
+                expires: version.expires,
+                operations: vec!["wrapKey".into(), "unwrapKey".into()],
+                protection: Protection { soft_delete: true, purge_protection: true },
+                created: None,
+            })
         })
+        .await
     }
 
     async fn wrap_key(
@@ -192,12 +335,12 @@ impl KekProvider for SimProvider {
         alg: WrapAlgorithm,
         secret: &Secret<32>,
     ) -> Result<WrappedKey, KekError> {
-        self.arrive().await;
-        let mut state = self.lock();
-        state.calls.wrap += 1;
-        Self::check(&state, key)?;
-        let version = find(&mut state, key).ok_or_else(|| KekError::denied(DenyReason::NotFound))?;
-        Ok(WrappedKey { key: key.clone(), alg, value: version.key.wrap_key(secret.expose()).to_vec() })
+        self.call(Call::Wrap, self.runtime.now(), |state| {
+            Self::check(state, key)?;
+            let version = find(state, key).ok_or_else(|| KekError::denied(DenyReason::NotFound))?;
+            Ok(WrappedKey { key: key.clone(), alg, value: version.key.wrap_key(secret.expose()).to_vec() })
+        })
+        .await
     }
 
     async fn unwrap_key(
@@ -212,17 +355,15 @@ impl KekProvider for SimProvider {
         for action in actions {
             action();
         }
-        self.arrive().await;
-        let mut state = self.lock();
-        state.calls.unwrap += 1;
-        Self::check(&state, key)?;
-        let version = find(&mut state, key).ok_or_else(|| KekError::denied(DenyReason::NotFound))?;
-        if !version.enabled {
-            return Err(KekError::denied(DenyReason::Disabled));
-        }
-        let secret = version.key.unwrap_key(value).map_err(|error| KekError::invalid(error.to_string()))?;
-        state.last_unwrap_sent = Some(sent);
-        Ok(secret)
+        self.call(Call::Unwrap, sent, |state| {
+            Self::check(state, key)?;
+            let version = find(state, key).ok_or_else(|| KekError::denied(DenyReason::NotFound))?;
+            if !version.enabled {
+                return Err(KekError::denied(DenyReason::Disabled));
+            }
+            version.key.unwrap_key(value).map_err(|error| KekError::invalid(error.to_string()))
+        })
+        .await
     }
 }
 

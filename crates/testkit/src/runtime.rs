@@ -4,11 +4,13 @@
 //! that one can be suspended or have its clock set.
 
 use std::fmt;
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bulla_envelope::random::RandomSource;
 use bulla_kek::{BoxFuture, Now, Runtime};
+use futures::FutureExt;
 use rand_chacha::ChaCha12Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 use tokio::task::AbortHandle;
@@ -20,6 +22,7 @@ const EPOCH: Duration = Duration::from_secs(1_767_225_600);
 /// A node's clock, tasks and randomness. Cheap to clone; clones are the same node.
 #[derive(Clone)]
 pub struct SimRuntime {
+    name: Arc<str>,
     start: Instant,
     node: Arc<Mutex<Node>>,
     random: Arc<SeededRandom>,
@@ -31,19 +34,31 @@ struct Node {
     wall_behind: Duration,
     tasks: Vec<AbortHandle>,
     killed: bool,
+    panicked: bool,
 }
 
 impl SimRuntime {
     /// A node of the simulation whose virtual time began at `start`. Must be made on a paused tokio runtime.
     pub fn new(start: Instant, seed: u64) -> Self {
+        Self::named("node", start, seed)
+    }
+
+    /// As [`new`](Self::new), with a name to tell it from others.
+    pub fn named(name: &str, start: Instant, seed: u64) -> Self {
         let node = Node {
             boot_offset: Duration::from_secs(1000),
             wall_ahead: Duration::ZERO,
             wall_behind: Duration::ZERO,
             tasks: Vec::new(),
             killed: false,
+            panicked: false,
         };
-        Self { start, node: Arc::new(Mutex::new(node)), random: Arc::new(SeededRandom::new(seed)) }
+        Self {
+            name: name.into(),
+            start,
+            node: Arc::new(Mutex::new(node)),
+            random: Arc::new(SeededRandom::new(seed)),
+        }
     }
 
     /// The machine sleeps: both clocks go on, nothing else does.
@@ -72,6 +87,21 @@ impl SimRuntime {
         }
     }
 
+    /// The node's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Whether the node was killed.
+    pub fn is_killed(&self) -> bool {
+        self.lock().killed
+    }
+
+    /// Whether one of the node's tasks panicked, which nobody may have waited for.
+    pub fn has_panicked(&self) -> bool {
+        self.lock().panicked
+    }
+
     fn lock(&self) -> MutexGuard<'_, Node> {
         self.node.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -95,7 +125,13 @@ impl Runtime for SimRuntime {
             return;
         }
         node.tasks.retain(|task| !task.is_finished());
-        node.tasks.push(tokio::spawn(task).abort_handle());
+        let this = Arc::clone(&self.node);
+        let watched = async move {
+            if AssertUnwindSafe(task).catch_unwind().await.is_err() {
+                this.lock().unwrap_or_else(PoisonError::into_inner).panicked = true;
+            }
+        };
+        node.tasks.push(tokio::spawn(watched).abort_handle());
     }
 
     fn offload(&self, work: Box<dyn FnOnce() + Send>) -> BoxFuture<'static, ()> {
@@ -126,6 +162,26 @@ impl SeededRandom {
     pub fn below(&self, n: u64) -> u64 {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).next_u64() % n
     }
+
+    /// Whether something happens that does `permille` times in a thousand.
+    pub fn chance(&self, permille: u64) -> bool {
+        self.below(1000) < permille
+    }
+
+    /// A duration of up to `longest`, in whole milliseconds.
+    pub fn duration(&self, longest: Duration) -> Duration {
+        let longest = u64::try_from(longest.as_millis()).unwrap_or(u64::MAX - 1);
+        Duration::from_millis(self.below(longest + 1))
+    }
+
+    /// One of `all`, which is not empty.
+    ///
+    /// # Panics
+    /// If `all` is empty.
+    pub fn pick<'a, T>(&self, all: &'a [T]) -> &'a T {
+        let count = u64::try_from(all.len()).unwrap_or(u64::MAX);
+        &all[usize::try_from(self.below(count)).unwrap_or(0)]
+    }
 }
 
 impl RandomSource for SeededRandom {
@@ -142,6 +198,6 @@ impl fmt::Debug for SeededRandom {
 
 impl fmt::Debug for SimRuntime {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("SimRuntime")
+        write!(f, "SimRuntime({})", self.name)
     }
 }

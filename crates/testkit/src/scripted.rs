@@ -77,7 +77,13 @@ impl ScriptedStore {
     }
 
     /// As [`before`](Self::before), after letting `skip` such requests pass.
-    pub fn before_nth(&self, op: Op, key: &str, skip: usize, action: impl FnOnce() -> Option<Error> + Send + 'static) {
+    pub fn before_nth(
+        &self,
+        op: Op,
+        key: &str,
+        skip: usize,
+        action: impl FnOnce() -> Option<Error> + Send + 'static,
+    ) {
         self.rule(op, key, skip, false, Box::new(action));
     }
 
@@ -103,7 +109,10 @@ impl ScriptedStore {
     fn event(&self, op: Op, key: &Path) -> Option<Rule> {
         let mut script = self.lock();
         script.requests.push((op, key.to_string()));
-        let at = script.rules.iter().position(|rule| rule.op == op && key.as_ref().contains(&rule.key_contains))?;
+        let at = script
+            .rules
+            .iter()
+            .position(|rule| rule.op == op && key.as_ref().contains(&rule.key_contains))?;
         if script.rules[at].skip > 0 {
             script.rules[at].skip -= 1;
             return None;
@@ -155,7 +164,11 @@ impl ObjectStore for ScriptedStore {
         self.run(op, location, self.inner.put_opts(location, payload, opts)).await
     }
 
-    async fn put_multipart_opts(&self, location: &Path, opts: PutMultipartOptions) -> Result<Box<dyn MultipartUpload>> {
+    async fn put_multipart_opts(
+        &self,
+        location: &Path,
+        opts: PutMultipartOptions,
+    ) -> Result<Box<dyn MultipartUpload>> {
         self.inner.put_multipart_opts(location, opts).await
     }
 
@@ -176,7 +189,11 @@ impl ObjectStore for ScriptedStore {
                         async move { Ok(location) }
                     });
                     let mut deleted = store.inner.delete_stream(one.boxed());
-                    store.run(Op::Delete, &location, async { deleted.next().await.unwrap_or(Ok(Path::default())) }).await
+                    store
+                        .run(Op::Delete, &location, async {
+                            deleted.next().await.unwrap_or(Ok(Path::default()))
+                        })
+                        .await
                 }
             })
             .boxed()
