@@ -31,6 +31,7 @@ async fn sweep(alter: impl Fn(&[u8]) -> Vec<Vec<u8>>) {
     }
 }
 
+// FORMAT-P10
 #[tokio::test(start_paused = true)]
 async fn truncated_objects_are_refused() {
     sweep(|good| {
@@ -41,6 +42,7 @@ async fn truncated_objects_are_refused() {
     .await;
 }
 
+// FORMAT-P10
 #[tokio::test(start_paused = true)]
 async fn flipped_bits_are_refused() {
     sweep(|good| {
@@ -86,6 +88,7 @@ async fn swapped_extents_are_refused() {
     assert_eq!(get(&world.store, &digest).await.unwrap_err().kind(), ErrorKind::Corrupt);
 }
 
+// FORMAT-P8
 #[tokio::test(start_paused = true)]
 async fn objects_of_another_store_are_refused() {
     let (world, foreign) = (World::new().await, World::new().await);
@@ -103,6 +106,7 @@ async fn objects_of_another_store_are_refused() {
 }
 
 /// A wrap is used only if its kid and alg are in the authenticated log; else the provider is not asked.
+// FORMAT-P7
 #[tokio::test(start_paused = true)]
 async fn a_wrap_of_an_unknown_key_is_refused_without_asking_the_provider() {
     let world = World::new().await;
@@ -120,6 +124,7 @@ async fn a_wrap_of_an_unknown_key_is_refused_without_asking_the_provider() {
 }
 
 /// A bad wrap is damage of that object, never a verdict on the KEK.
+// FORMAT-P9
 #[tokio::test(start_paused = true)]
 async fn a_bad_wrap_damages_one_blob_only() {
     let world = World::new().await;

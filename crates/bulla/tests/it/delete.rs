@@ -6,6 +6,7 @@ use futures::TryStreamExt;
 
 use crate::support::*;
 
+// FORMAT-P12
 #[tokio::test(start_paused = true)]
 async fn delete_leaves_a_tombstone_that_reads_skip_and_puts_replace() {
     let world = World::new().await;

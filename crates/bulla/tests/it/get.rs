@@ -68,6 +68,7 @@ async fn readers_of_one_blob_share_one_envelope_read() {
     assert_eq!(count(&script.take_requests(), Op::Get, "blobs/"), 1);
 }
 
+// FORMAT-P10
 #[tokio::test(start_paused = true)]
 async fn bytes_are_released_only_after_their_chunk_authenticated() {
     let world = World::new().await;

@@ -69,6 +69,7 @@ async fn a_longer_outage_is_unavailable_not_revoked_and_heals() {
     assert_eq!(get(&world.store, &put.digest).await.unwrap(), data(10));
 }
 
+// FORMAT-P11
 #[tokio::test(start_paused = true)]
 async fn the_lease_counts_from_before_the_unwrap_was_sent() {
     let world = World::new().await;
@@ -115,6 +116,7 @@ async fn any_traffic_costs_one_unwrap_and_one_describe_per_half_bound_and_a_put_
     assert_eq!(after.wrap, before.wrap);
 }
 
+// FORMAT-P11
 #[tokio::test(start_paused = true)]
 async fn a_suspended_machine_wakes_without_a_lease() {
     let world = World::new().await;

@@ -35,6 +35,7 @@ async fn two_creators_make_one_store() {
     assert_eq!(lost.kind(), ErrorKind::Conflict);
 }
 
+// FORMAT-P4
 #[tokio::test(start_paused = true)]
 async fn a_record_written_with_a_lost_answer_is_written_once() {
     for (applied, answer) in [
@@ -56,6 +57,7 @@ async fn a_record_written_with_a_lost_answer_is_written_once() {
     }
 }
 
+// FORMAT-P2
 #[tokio::test(start_paused = true)]
 async fn a_gap_is_an_error() {
     let world = World::new().await;
@@ -65,6 +67,7 @@ async fn a_gap_is_an_error() {
     assert_eq!(world.reopen(first_use(None)).await.unwrap_err().kind(), ErrorKind::Corrupt);
 }
 
+// FORMAT-P2
 #[tokio::test(start_paused = true)]
 async fn a_record_that_does_not_decode_is_an_error_and_never_skipped() {
     for bytes in [&b""[..], b"\x81\x01", b"garbage"] {
@@ -88,6 +91,7 @@ async fn records_below_the_newest_may_be_stubs() {
     assert!(world.reopen(pinned).await.is_ok(), "its hash lives on in the history");
 }
 
+// FORMAT-P3
 #[tokio::test(start_paused = true)]
 async fn a_bucket_rolled_back_is_refused() {
     let world = World::new().await;
@@ -100,6 +104,7 @@ async fn a_bucket_rolled_back_is_refused() {
     assert!(error.to_string().contains("rolled back"), "{error}");
 }
 
+// FORMAT-P3
 #[tokio::test(start_paused = true)]
 async fn a_forked_log_is_refused() {
     let world = World::new().await;
@@ -132,6 +137,7 @@ async fn a_running_node_refuses_a_log_that_went_back() {
     assert_eq!(other.status().await.unwrap_err().kind(), ErrorKind::Corrupt);
 }
 
+// FORMAT-P1
 #[tokio::test(start_paused = true)]
 async fn an_altered_record_is_refused() {
     let world = World::new().await;

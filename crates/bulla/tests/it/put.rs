@@ -33,6 +33,7 @@ async fn small_blobs_are_one_object() {
     assert_eq!(world.keys("blobs").await.len(), 1);
 }
 
+// FORMAT-P5
 #[tokio::test(start_paused = true)]
 async fn nothing_before_the_envelope_is_visible() {
     let world = World::new().await;
@@ -46,6 +47,7 @@ async fn nothing_before_the_envelope_is_visible() {
     assert!(world.store.contains(&put.digest).await.unwrap());
 }
 
+// FORMAT-P5
 #[tokio::test(start_paused = true)]
 async fn a_mismatch_is_an_error_and_leaves_nothing() {
     let world = World::new().await;
@@ -81,6 +83,7 @@ async fn abort_removes_what_was_uploaded() {
 }
 
 /// After a failed conditional write: our own blob id there = success.
+// FORMAT-P4
 #[tokio::test(start_paused = true)]
 async fn our_own_envelope_after_a_lost_answer_is_success() {
     for answer in [already_exists, precondition, broken_connection] {
@@ -374,6 +377,7 @@ async fn sha512_names_work_as_well() {
     assert_eq!(get(&world.store, &digest).await.unwrap(), data(100_000));
 }
 
+// FORMAT-P6
 #[tokio::test(start_paused = true)]
 async fn the_same_bytes_are_never_sealed_alike() {
     let world = World::new().await;
