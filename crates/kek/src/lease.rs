@@ -206,13 +206,15 @@ impl Lease {
     ) {
         self.observe(now);
         let mut interval = self.probe_interval();
+        let (bound, to_the_end) = (self.options.revocation_bound, self.bound(true));
         match &mut self.state {
             // A younger request succeeded meanwhile.
             State::Live { sent, .. } if probe.sent.boot < sent.boot => return,
-            State::Live { outage, .. } => {
+            State::Live { sent, outage } => {
                 outage.get_or_insert(now);
-                // Half of R is left: enough for a few more attempts.
-                interval = interval.min(self.options.revocation_bound / 8);
+                // The nearer the end, the more often: an outage that is over in time must not show.
+                let left = to_the_end.saturating_sub(elapsed(*sent, now).unwrap_or(Duration::MAX));
+                interval = interval.min(bound / 8).min(left / 4).max(bound / 64);
             }
             State::Expired => self.state = State::Unavailable { since: now },
             // That it can't be reached now does not take back what it said.

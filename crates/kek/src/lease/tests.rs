@@ -184,8 +184,11 @@ fn an_outage_is_endured_until_the_lease_ends() {
     lease.note_use(at(1));
     let probe = lease.start_probe(at(30));
     lease.unavailable(probe, None, at(31), &LATEST);
-    assert_eq!(lease.next(at(31)), Next::Wait(Duration::from_millis(7_500)), "a few more attempts");
-    assert_eq!(lease.usable(at(59)), Ok(()));
+    assert_eq!(lease.next(at(31)), Next::Wait(Duration::from_millis(7_250)), "a few more attempts");
+    assert_eq!(lease.usable(at(56)), Ok(()));
+    let probe = lease.start_probe(at(56));
+    lease.unavailable(probe, None, at(56), &LATEST);
+    assert_eq!(lease.next(at(56)), Next::Wait(secs(1)), "more often towards the end");
     let LeaseState::Live { outage_since, .. } = lease.state(at(59)) else { panic!("live") };
     assert_eq!(outage_since, Some(at(31).wall));
     assert_eq!(lease.usable(at(60)), Err(LeaseEnd::Unavailable));
@@ -206,7 +209,7 @@ fn an_older_requests_failure_is_no_outage() {
 
 #[test]
 fn the_providers_wish_is_heard_within_reason() {
-    for (wish, wait) in [(1, 7_500), (20, 20_000), (3600, 29_000)] {
+    for (wish, wait) in [(1, 7_250), (20, 20_000), (3600, 29_000)] {
         let mut lease = lease();
         renew(&mut lease, at(0));
         let probe = lease.start_probe(at(30));
