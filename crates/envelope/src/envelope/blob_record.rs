@@ -59,13 +59,14 @@ pub struct Extent {
 impl BlobRecord {
     /// The sealed plaintext's bytes.
     pub(crate) fn encode(&self) -> Vec<u8> {
-        self.encode_padded(None)
+        let inline_len = self.inline.as_ref().map_or(0, Vec::len);
+        self.encode_padded(None, 256 + 96 * self.extents.len() + inline_len)
     }
 
-    /// `padding` is the length of field 10, which readers accept and this version never writes.
-    pub(super) fn encode_padded(&self, padding: Option<usize>) -> Vec<u8> {
-        let inline_len = self.inline.as_ref().map_or(0, Vec::len);
-        let mut out = Writer::new(256 + 96 * self.extents.len() + inline_len + padding.unwrap_or(0));
+    /// `padding` is the length of field 10, which readers accept and this version never writes; `capacity` should
+    /// be the whole length.
+    fn encode_padded(&self, padding: Option<usize>, capacity: usize) -> Vec<u8> {
+        let mut out = Writer::new(capacity);
         let optional = [self.expires.is_some(), self.inline.is_some(), padding.is_some()];
         out.map(7 + optional.iter().filter(|present| **present).count());
         out.uint(1).text(self.digest.algorithm().as_str());
@@ -121,7 +122,7 @@ impl BlobRecord {
         let inline = inline.map(<[u8]>::to_vec);
         let record = Self { digest, size, blob, extents, inline, created, dek_root, expires };
         record.check()?;
-        require_canonical(plaintext, &record.encode_padded(padding.map(<[u8]>::len)))?;
+        require_canonical(plaintext, &record.encode_padded(padding.map(<[u8]>::len), plaintext.len()))?;
         Ok(record)
     }
 

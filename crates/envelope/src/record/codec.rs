@@ -59,7 +59,11 @@ impl Code for StoreKeyState {
 
 impl LogRecord {
     pub(super) fn encode(&self) -> Vec<u8> {
-        let mut out = Writer::new(1024 + 34 * self.history.len());
+        self.encode_with_capacity(1024 + 34 * self.history.len())
+    }
+
+    fn encode_with_capacity(&self, capacity: usize) -> Vec<u8> {
+        let mut out = Writer::new(capacity);
         out.map(13 + usize::from(self.rotated.is_some()));
         out.uint(1).uint(self.number);
         out.uint(2).array(self.history.len());
@@ -140,7 +144,7 @@ impl LogRecord {
             written,
         };
         record.check()?;
-        require_canonical(body, &record.encode())?;
+        require_canonical(body, &record.encode_with_capacity(body.len()))?;
         Ok(record)
     }
 }
