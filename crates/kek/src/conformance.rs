@@ -4,9 +4,13 @@
 //! are told apart: the engine wipes its secrets at a refusal, so a damaged wrap must never look like one, and
 //! a refusal never like damage.
 //!
-//! ```ignore
-//! let report = conformance::run(&MyFixture::new()).await?;
+//! ```
+//! # use bulla_kek::conformance::{self, Failure, Fixture};
+//! # async fn check(my_fixture: &dyn Fixture) -> Result<(), Failure> {
+//! let report = conformance::run(my_fixture).await?;
 //! assert!(report.skipped.is_empty(), "{report}");
+//! # Ok(())
+//! # }
 //! ```
 
 mod access;
