@@ -29,6 +29,7 @@ mod bundle;
 mod error;
 mod files;
 mod keys;
+mod layout;
 mod material;
 mod passphrase;
 mod permission;

@@ -10,7 +10,8 @@
 //! still wraps (a public-key operation). This follows the documentation: a store whose key is disabled takes nothing new.
 //! Access is looked at before the key: who has none does not learn whether it exists.
 
-use std::fmt::{self, Display};
+use std::fmt;
+use std::sync::Arc;
 
 use bulla_envelope::secret::Secret;
 use bulla_kek::{
@@ -185,7 +186,7 @@ impl Found {
         Ok(())
     }
 
-    fn open(&self, vault: &Vault) -> Result<std::sync::Arc<Opened>, KekError> {
+    fn open(&self, vault: &Vault) -> Result<Arc<Opened>, KekError> {
         let path = vault.sealed_path(&self.name, &self.stored.version);
         let place = Place {
             vault: vault.id_bytes(),
@@ -228,9 +229,9 @@ fn denied(reason: DenyReason, what: fmt::Arguments<'_>) -> KekError {
 
 /// A folder that can't be read, or a vault that can't be opened, says nothing about the key.
 fn unavailable(error: VaultError) -> KekError {
-    let what: &dyn Display = match error.kind() {
-        VaultErrorKind::WrongPassphrase | VaultErrorKind::PassphraseMissing => &"the vault is locked",
-        _ => &"the vault is out of reach",
+    let what = match error.kind() {
+        VaultErrorKind::WrongPassphrase | VaultErrorKind::PassphraseMissing => "the vault is locked",
+        _ => "the vault is out of reach",
     };
-    KekError::unavailable(what.to_string()).with_source(error)
+    KekError::unavailable(what).with_source(error)
 }

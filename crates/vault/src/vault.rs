@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use bulla_envelope::crypto::CryptoProvider;
@@ -14,15 +14,10 @@ use serde::Serialize;
 
 use crate::error::{VaultError, VaultErrorKind};
 use crate::files::{self, Lock};
+use crate::layout::{KEYS, LOCK_FILE, VAULT_FILE};
 use crate::material::Material;
 use crate::passphrase::{Passphrase, PassphraseCost, Stretching};
-use crate::stored::{self, FORMAT, KeyFile, VaultFile};
-
-const VAULT_FILE: &str = "vault.json";
-const LOCK_FILE: &str = "lock";
-const KEYS: &str = "keys";
-const KEY_FILE: &str = "key.json";
-const SEALED: &str = "sealed";
+use crate::stored::{self, FORMAT, VaultFile};
 
 /// A vault in a folder. Clones share the passphrase and the opened keys.
 #[derive(Clone)]
@@ -255,9 +250,9 @@ impl Vault {
         self.material().forget(version);
     }
 
-    fn material(&self) -> std::sync::MutexGuard<'_, Material> {
+    fn material(&self) -> MutexGuard<'_, Material> {
         // Nothing that panics leaves it half changed.
-        self.inner.material.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.inner.material.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn id_bytes(&self) -> &[u8; 16] {
@@ -266,97 +261,6 @@ impl Vault {
 
     pub(crate) fn now(&self) -> SystemTime {
         self.runtime.now().wall
-    }
-
-    /// `vault.json` as it is now.
-    pub(crate) fn vault_file(&self) -> Result<VaultFile, VaultError> {
-        let path = self.inner.dir.join(VAULT_FILE);
-        let Some(bytes) = files::read(&path)? else {
-            let what = format!("the vault in {} is gone", self.inner.dir.display());
-            return Err(VaultError::new(VaultErrorKind::NotFound, what));
-        };
-        let file: VaultFile = stored::from_json(&path, &bytes)?;
-        if file.id != self.inner.id {
-            let what = format!("another vault is in {} now", self.inner.dir.display());
-            return Err(VaultError::new(VaultErrorKind::NotFound, what));
-        }
-        Ok(file)
-    }
-
-    pub(crate) fn write_vault_file(&self, file: &VaultFile) -> Result<(), VaultError> {
-        files::write(&self.inner.dir.join(VAULT_FILE), &stored::to_json(file), self.runtime.random())
-    }
-
-    /// A key's file as it is now; `None` if there is no such key.
-    pub(crate) fn key_file(&self, name: &str) -> Result<Option<KeyFile>, VaultError> {
-        let path = self.key_folder(name).join(KEY_FILE);
-        match files::read(&path)? {
-            Some(bytes) => stored::from_json(&path, &bytes).map(Some),
-            // That the key is missing means something only where keys are.
-            None if self.inner.dir.join(KEYS).is_dir() => Ok(None),
-            None => Err(VaultError::damaged(&self.inner.dir, "the folder of its keys is missing")),
-        }
-    }
-
-    pub(crate) fn write_key_file(&self, file: &KeyFile) -> Result<(), VaultError> {
-        let path = self.key_folder(&file.name).join(KEY_FILE);
-        files::write(&path, &stored::to_json(file), self.runtime.random())
-    }
-
-    /// The names of all keys' folders.
-    pub(crate) fn key_folders(&self) -> Result<Vec<String>, VaultError> {
-        files::names(&self.inner.dir.join(KEYS))
-    }
-
-    /// Names are the same in any case, as in Key Vault (and on some file systems).
-    pub(crate) fn key_folder(&self, name: &str) -> PathBuf {
-        self.inner.dir.join(KEYS).join(name.to_ascii_lowercase())
-    }
-
-    /// Where a version's private half is.
-    pub(crate) fn sealed_path(&self, name: &str, version: &str) -> PathBuf {
-        self.key_folder(name).join(format!("{version}.{SEALED}"))
-    }
-
-    /// Removes all that is left of a key, private halves first.
-    pub(crate) fn remove_key(&self, file: &KeyFile) -> Result<(), VaultError> {
-        let folder = self.key_folder(&file.name);
-        for name in files::names(&folder)? {
-            if name != KEY_FILE {
-                files::shred(&folder.join(name))?;
-            }
-        }
-        files::sync_folder(&folder)?;
-        files::remove(&folder.join(KEY_FILE))?;
-        files::remove(&folder)?;
-        files::sync_folder(&self.inner.dir.join(KEYS))
-    }
-
-    /// Takes the lock that every change holds, and clears what interrupted changes left.
-    pub(crate) fn lock(&self) -> Result<Lock, VaultError> {
-        // Before the lock, whose file would be made: not in a folder that is no vault any more.
-        self.vault_file()?;
-        let lock = Lock::acquire(&self.inner.dir.join(LOCK_FILE))?;
-        clear_temporary(&self.inner.dir)?;
-        for name in self.key_folders()? {
-            let folder = self.key_folder(&name);
-            clear_temporary(&folder)?;
-            // A key's file is written last: without it, or not named in it, a private half belongs to nothing.
-            let file = self.key_file(&name)?;
-            for sealed in files::names(&folder)? {
-                let Some(version) = sealed.strip_suffix(SEALED).and_then(|rest| rest.strip_suffix('.'))
-                else {
-                    continue;
-                };
-                if file.as_ref().is_none_or(|file| file.version(Some(version)).is_none()) {
-                    files::shred(&folder.join(&sealed))?;
-                }
-            }
-            if file.is_none() && files::names(&folder)?.is_empty() {
-                files::remove(&folder)?;
-            }
-        }
-        Ok(lock)
     }
 }
 
@@ -371,11 +275,4 @@ impl fmt::Debug for Vault {
 
 fn absolute(dir: &Path) -> Result<PathBuf, VaultError> {
     fs::canonicalize(dir).map_err(|error| VaultError::io("find", dir, error))
-}
-
-fn clear_temporary(folder: &Path) -> Result<(), VaultError> {
-    for name in files::names(folder)?.iter().filter(|name| name.starts_with(files::TEMP_PREFIX)) {
-        files::shred(&folder.join(name))?;
-    }
-    Ok(())
 }

@@ -106,3 +106,15 @@ async fn a_folder_that_is_gone_or_damaged_is_no_verdict_on_the_key() {
     fs::write(dir.join("keys/k/key.json"), "{").unwrap();
     assert_eq!(kind().await, Err(KekErrorKind::Unavailable), "damaged");
 }
+
+#[test]
+fn a_damaged_key_does_not_keep_access_from_being_taken_away() {
+    let scratch = Scratch::new().with_key("good").with_key("bad").with_policy();
+    fs::write(scratch.vault.dir().join("keys/bad/key.json"), "{").unwrap();
+    fs::write(scratch.vault.dir().join("keys/stray"), "not a key").unwrap();
+    assert!(scratch.vault.delete_policy(&user()).unwrap());
+    scratch.vault.set_enabled("good", None, false).unwrap();
+    assert_eq!(kind(scratch.vault.set_enabled("bad", None, false)), VaultErrorKind::Damaged);
+    let sealed = fs::read_dir(scratch.vault.dir().join("keys/bad")).unwrap().count();
+    assert_eq!(sealed, 2, "its private half is not cleared away");
+}
