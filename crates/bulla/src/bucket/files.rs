@@ -19,6 +19,9 @@
 //! ```
 //!
 //! Creating needs no lock: linking fails if anything is there, and the others only act on what is.
+//!
+//! A reader may see a file a moment before its folder is synced. Should the machine lose power in that moment, the file
+//! can be gone although somebody acted on it; that what they wrote then goes with it is left to the file system's journal.
 
 #![allow(
     clippy::disallowed_methods,
