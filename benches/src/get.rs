@@ -10,9 +10,6 @@ use crate::world::{World, unique};
 use crate::{BLOB, Criterion, raw};
 
 /// Runs the group.
-///
-/// # Panics
-/// If a put or get fails.
 pub fn group(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("get");
     group.throughput(Throughput::Bytes(BLOB as u64)).sample_size(50);

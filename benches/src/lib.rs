@@ -4,6 +4,8 @@
 //! one run on one machine. Everything is measured in CPU time, so that work moved to another thread counts.
 //! `cargo xtask bench-report` prints the ratios.
 
+#![allow(clippy::missing_panics_doc, reason = "a bench whose work fails has nothing better to do")]
+
 pub mod cpu;
 pub mod get;
 pub mod open;

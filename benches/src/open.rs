@@ -9,9 +9,6 @@ use crate::{Criterion, PIECE, raw};
 const CONTEXT: &[u8] = b"bulla/v1/bench";
 
 /// Runs the group.
-///
-/// # Panics
-/// If what was sealed here does not open.
 pub fn group(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("open");
     group.throughput(Throughput::Bytes(PIECE as u64));

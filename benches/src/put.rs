@@ -10,9 +10,6 @@ use crate::world::{World, unique};
 use crate::{BLOB, Criterion, FRAME, cpu, raw};
 
 /// Runs the group.
-///
-/// # Panics
-/// If a put fails.
 pub fn group(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("put");
     group.throughput(Throughput::Bytes(BLOB as u64)).sample_size(20);

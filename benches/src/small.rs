@@ -11,9 +11,6 @@ use crate::world::{World, unique};
 use crate::{Criterion, SMALL, cpu};
 
 /// Runs the group.
-///
-/// # Panics
-/// If a put or get fails.
 pub fn group(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("small");
     group.throughput(Throughput::Elements(1));

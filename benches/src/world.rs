@@ -27,9 +27,6 @@ pub struct World {
 
 impl World {
     /// A new store.
-    ///
-    /// # Panics
-    /// If it can't be made.
     #[must_use]
     pub fn new() -> Self {
         let tokio =
@@ -40,9 +37,6 @@ impl World {
     }
 
     /// Empties the bucket but for the store's log.
-    ///
-    /// # Panics
-    /// If memory does not do as it is told.
     pub fn clear(&self) {
         self.tokio.block_on(async {
             for prefix in ["data", "blobs", "raw"] {
