@@ -78,19 +78,30 @@ impl StoreInner {
                 None => self.bucket.put_create(&key, object).await,
                 Some(version) => self.bucket.put_update(&key, object, version).await,
             };
+            let before = *answers;
+            // "Lost" may be the answer to our own retry: it is definite once a read shows what is there instead.
+            *answers = Answers::SomeLost;
+            let refused = matches!(outcome, Conditional::Lost);
             match outcome {
-                Conditional::Done(version) => return self.finish(draft, &keys, version, answers).await,
+                Conditional::Done(version) => {
+                    *answers = before;
+                    return self.finish(draft, &keys, version, answers).await;
+                }
                 Conditional::Lost => {}
                 Conditional::Unknown(error) => {
-                    *answers = Answers::SomeLost;
                     failure = Some(error);
                     self.back_off(attempt).await;
                 }
             }
             // After any failed conditional write: what is there now? A lost answer comes back as "exists already".
             let digest = &draft.digest;
-            replace = match self.read_envelope(digest).await? {
-                Found::Blob(found) if found.record.blob == draft.blob => {
+            let found = self.read_envelope(digest).await?;
+            let is_ours = matches!(&found, Found::Blob(found) if found.record.blob == draft.blob);
+            if refused && !is_ours {
+                *answers = before;
+            }
+            replace = match found {
+                Found::Blob(found) if is_ours => {
                     let keys = self.gate.secrets(self).await?;
                     let version = found.version.clone();
                     return self.finish_found(draft, &keys, &found, version, answers).await;

@@ -93,15 +93,9 @@ impl Engine {
         self.probe(&bucket).await?;
         let root = Root::random(random);
         let key = &description.key;
-        let wrap = preflight::wrap_and_prove(
-            &parts.providers,
-            &*parts.runtime,
-            key,
-            algorithm,
-            &options.identity,
-            &root,
-        )
-        .await?;
+        let share = preflight::only_share(&root, &*parts.runtime)?;
+        let wrap =
+            preflight::wrap_and_prove(&parts.providers, key, algorithm, &options.identity, share).await?;
         let record = self.first_record(&options, &root, wrap);
         let object = sign(&record, &root.record_key())?;
         match log::append(&bucket, record.number, object).await? {

@@ -52,20 +52,21 @@ enum NotOpened {
 impl StoreInner {
     /// Reads and opens the envelope of `digest`, past any cache.
     pub(crate) async fn read_envelope(&self, digest: &Digest) -> Result<Found> {
-        let mut keys = self.gate.secrets(self).await?;
-        let key = self.blob_key(&keys, digest);
+        let key = self.blob_key(&*self.gate.secrets(self).await?, digest);
         let read_started = self.parts.runtime.now();
         let Some(object) = self.bucket.get(&key, MAX_OBJECT_LEN).await? else { return Ok(Found::Nothing) };
         if object.is_tombstone() {
             return Ok(Found::Tombstone(object.version));
         }
+        // The lease may have ended while the object was on its way: keys are asked for when they are used.
+        let keys = self.gate.secrets(self).await?;
         let failure = match self.open_object(&keys, &object, digest, read_started) {
             Ok(blob) => return Ok(Found::Blob(Arc::new(blob))),
             Err(failure) => failure,
         };
         tracing::debug!(%digest, ?failure, "an envelope does not open; reading the log again");
         // "Can't open" needs a log read after the object was: another node may have brought in a new key.
-        keys = self.gate.refresh(self).await?;
+        let keys = self.gate.refresh(self).await?;
         let failure = match self.open_object(&keys, &object, digest, read_started) {
             Ok(blob) => return Ok(Found::Blob(Arc::new(blob))),
             Err(failure) => failure,

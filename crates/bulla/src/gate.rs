@@ -112,7 +112,7 @@ impl Gate {
     /// Reads the log and gives back secrets with a view that is fresh as of now. Asks the provider only where the lease
     /// ended or a new record does not authenticate under the present root.
     pub(crate) async fn refresh(&self, store: &StoreInner) -> Result<Arc<Unlocked>> {
-        let keys = self.secrets(store).await?;
+        self.secrets(store).await?;
         let _renewing = self.renewing.lock().await;
         let read_started = store.parts.runtime.now();
         let raw = match log::read_after(&store.bucket, self.mark()).await? {
@@ -120,6 +120,8 @@ impl Gate {
             None => self.lock().newest.clone(),
         };
         let expected = self.expected(store);
+        // The lease may have ended while the log was on its way.
+        let Some(keys) = self.live(store)? else { return self.renew(store).await };
         match keys.follow(&raw, expected, read_started) {
             Ok(followed) => self.install(store, followed, raw, None),
             Err(_) => self.renew(store).await,

@@ -1,7 +1,7 @@
 //! Checks of a KEK before a store depends on it, each refusal with the command that fixes it.
 
 use bulla_envelope::envelope::Wrap;
-use bulla_envelope::secret::Root;
+use bulla_envelope::secret::{Root, Secret};
 use bulla_kek::{Identity, KekError, KekErrorKind, KeyDescription, KeyId, Providers, Runtime, WrapAlgorithm};
 
 use crate::error::{Error, ErrorKind, Result};
@@ -63,19 +63,22 @@ pub(crate) async fn describe(
     Ok((description, algorithm))
 }
 
-/// Wraps the root under the described version, and proves it by unwrapping under the identity that the nodes use.
+/// The share of a group of one: the root itself.
+pub(crate) fn only_share(root: &Root, runtime: &dyn Runtime) -> Result<Secret<32>> {
+    let share = root.split(1, runtime.random()).pop();
+    share.ok_or_else(|| Error::new(ErrorKind::Internal, "one party, but no share"))
+}
+
+/// Wraps a share under the described version, and proves it by unwrapping under the identity that the nodes use.
 pub(crate) async fn wrap_and_prove(
     providers: &Providers,
-    runtime: &dyn Runtime,
     key: &KeyId,
     algorithm: WrapAlgorithm,
     identity: &Identity,
-    root: &Root,
+    share: Secret<32>,
 ) -> Result<Wrap> {
     let provider = providers.provider_for(key)?;
     let uri = provider.display_uri(key);
-    let [share] = <[_; 1]>::try_from(root.split(1, runtime.random()))
-        .map_err(|_| Error::new(ErrorKind::Internal, "one party, but not one share"))?;
     let wrapped = provider
         .wrap_key(key, identity, algorithm, &share)
         .await

@@ -97,18 +97,19 @@ impl StoreInner {
         if same && plan.key_id == record.key_id {
             return Ok(Some(Rotation { from, to, became_customer_managed: false, changed: false }));
         }
-        let wrap =
-            preflight::wrap_and_prove(providers, runtime, &to, algorithm, &plan.identity, &keys.root).await?;
+        // Asked for when it is used: the lease may have ended while the provider described the key.
+        let share = preflight::only_share(&self.gate.secrets(self).await?.root, runtime)?;
+        let wrap = preflight::wrap_and_prove(providers, &to, algorithm, &plan.identity, share).await?;
         let both = plan.both(keys, &wrap, unix_millis(&runtime.now()));
-        let Some(both) = self.append(keys, both).await? else { return Ok(None) };
+        let Some(both) = self.append(both).await? else { return Ok(None) };
         // Prove it from the record itself, as a node would open it, before the old group goes.
         let proven = self.gate.refresh(self).await?;
         if proven.view.mark != both {
             return Ok(None);
         }
-        self.prove(&proven, &wrap, &plan.identity).await?;
+        self.prove(&wrap, &plan.identity).await?;
         let alone = plan.alone(&proven, &wrap, unix_millis(&runtime.now()));
-        if self.append(&proven, alone).await?.is_none() {
+        if self.append(alone).await?.is_none() {
             return Ok(None);
         }
         self.gate.refresh(self).await?;
@@ -116,7 +117,7 @@ impl StoreInner {
         Ok(Some(Rotation { from, to, became_customer_managed, changed: true }))
     }
 
-    async fn prove(&self, keys: &Unlocked, wrap: &Wrap, identity: &Identity) -> Result<()> {
+    async fn prove(&self, wrap: &Wrap, identity: &Identity) -> Result<()> {
         let key: KeyId =
             wrap.kid.parse().map_err(|error| Error::invalid("not a key id").with_source(error))?;
         let algorithm = wrap
@@ -129,16 +130,16 @@ impl StoreInner {
             .provider_for(&key)?
             .unwrap_key(&key, identity, algorithm, &wrap.value)
             .await?;
-        if Root::join(&[share]).is_some_and(|root| root.ct_eq(&keys.root)) {
+        if Root::join(&[share]).is_some_and(|root| root.anchor().ct_eq(&self.anchor)) {
             return Ok(());
         }
         Err(Error::new(ErrorKind::Internal, "the new key unwraps something else than the store's root"))
     }
 
-    /// Appends `record` after the one in `keys`; `None` where another node was first.
-    async fn append(&self, keys: &Unlocked, record: LogRecord) -> Result<Option<crate::log::RecordMark>> {
+    /// Appends `record`; `None` where another node was first.
+    async fn append(&self, record: LogRecord) -> Result<Option<crate::log::RecordMark>> {
         let number = record.number;
-        let object = sign(&record, &keys.record_key)?;
+        let object = sign(&record, &self.gate.secrets(self).await?.record_key)?;
         match append(&self.bucket, number, object).await? {
             Append::Done(mark) => Ok(Some(mark)),
             Append::Lost => Ok(None),

@@ -11,3 +11,4 @@ mod lease;
 mod log;
 mod put;
 mod rotate;
+mod sim;

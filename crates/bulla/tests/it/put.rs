@@ -138,6 +138,18 @@ async fn data_stays_where_a_create_got_no_definite_answer() {
     assert_eq!(world.keys("data").await.len(), 4, "ours may still become visible");
 }
 
+/// "Exists already" is no definite answer either before a read shows whose it is: found by the simulation.
+#[tokio::test(start_paused = true)]
+async fn data_stays_where_a_refused_create_could_not_be_read_back() {
+    let world = World::new().await;
+    world.script.after(Op::Create, "blobs/", || Some(already_exists()));
+    world.script.before(Op::Get, "blobs/", || Some(broken_connection()));
+    let error = world.store.put_bytes(large(), PutOptions::default()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+    let digest = bulla::Digest::of(bulla::Algorithm::Sha256, &large());
+    assert_eq!(get(&world.store, &digest).await.unwrap(), large());
+}
+
 #[tokio::test(start_paused = true)]
 async fn anothers_envelope_with_missing_data_is_replaced() {
     let world = World::new().await;
@@ -267,7 +279,7 @@ async fn an_envelope_under_a_newer_key_is_opened_with_a_fresh_log_not_replaced()
     let (key, record) = replace_store_key(&world, StoreKeyState::Retiring).await;
     world.write(&key, record).await;
     let (newer, ..) = world.node(2).await;
-    let put = crate::support::put(&newer, &large()).await;
+    let put = put(&newer, &large()).await;
     assert!(!world.put(&large()).await.created);
     assert_eq!(get(&world.store, &put.digest).await.unwrap(), large());
 }

@@ -147,7 +147,7 @@ async fn service_managed_becomes_customer_managed_and_never_back() {
     let to = RotateOptions { key: Some(key_id("k")), ..RotateOptions::default() };
     assert!(store.rotate(to).await.unwrap().became_customer_managed);
     assert_eq!(store.status().await.unwrap().managed, Managed::Customer);
-    assert_eq!(store.rotate(RotateOptions::default()).await.unwrap().changed, false);
+    assert!(!store.rotate(RotateOptions::default()).await.unwrap().changed);
     assert_eq!(store.status().await.unwrap().managed, Managed::Customer);
 }
 

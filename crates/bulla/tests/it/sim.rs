@@ -1,0 +1,291 @@
+//! Several nodes, one unreliable bucket, one unreliable key service, one seed: puts, gets, deletes, rotations, denials,
+//! suspended and killed nodes, in every order that thousands of seeds find.
+//!
+//! What must hold, whatever happens:
+//! - a read gives the blob's bytes or an error, never anything else;
+//! - a blob whose put was acknowledged is readable until somebody begins to delete it;
+//! - nothing is read later than R after the node's last successful unwrap was sent;
+//! - when the faults end, everything acknowledged is there, and the store can be rotated and opened anew.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bulla::kek::{DenyReason, Providers, Runtime};
+use bulla::{Bucket, Digest, Engine, ErrorKind, OpenOptions, PutOptions, RotateOptions, Store, Trust};
+use bulla_testkit::faults::Faults;
+use bulla_testkit::provider::{Call, ServiceFaults, SimProvider, key_id};
+use bulla_testkit::runtime::SeededRandom;
+use bulla_testkit::simulation::{SimNode, Simulation, for_each_seed};
+use futures::TryStreamExt;
+
+use crate::support::{GRACE, R, create_options, data};
+
+/// Two blobs inside their envelopes, one in one extent, one in two.
+const SIZES: [usize; 4] = [0, 1_000, 80_000, (1 << 20) + 20_000];
+
+const NODES: [&str; 3] = ["a", "b", "c"];
+const STEPS: usize = 12;
+
+/// What is known for certain about each blob.
+#[derive(Default)]
+struct Known {
+    /// Its put was acknowledged, and no delete has begun since the put began.
+    durable: bool,
+    /// How many deletes have begun.
+    deletes_begun: u64,
+    /// Deletes that are under way, or were given up and may still be applied.
+    deletes_open: u64,
+}
+
+type Model = Arc<Mutex<Vec<Known>>>;
+
+#[test]
+fn nothing_acknowledged_is_lost_and_nothing_revoked_is_read() {
+    for_each_seed(2000, scenario);
+}
+
+async fn scenario(sim: &Simulation) {
+    let provider = sim.provider("k");
+    for name in ["k2", "k3", "last"] {
+        provider.new_version(name);
+    }
+    let maker = sim.node("maker");
+    let store = engine(&maker, &provider).create(bucket(&maker), create_options()).await.unwrap();
+    let anchor = store.anchor();
+    store.close().await;
+    let model: Model = Arc::new(Mutex::new(SIZES.iter().map(|_| Known::default()).collect()));
+
+    provider.set_faults(service_faults(sim.random()), sim.random());
+    let owner = customer(sim, &provider);
+    let nodes = NODES.iter().map(|name| machine(sim, name, &provider, anchor, &model));
+    futures::join!(owner, futures::future::join_all(nodes));
+
+    // Everything heals.
+    provider.set_faults(ServiceFaults::default(), sim.random());
+    provider.set_down(false);
+    for name in ["k", "k2", "k3"] {
+        provider.allow(name);
+    }
+    sim.sleep(Duration::from_secs(120)).await;
+    check_the_end(sim, &provider, anchor, &model).await;
+}
+
+fn service_faults(random: &SeededRandom) -> ServiceFaults {
+    let rate = || *random.pick(&[0, 0, 20, 200]);
+    let latency = Duration::from_millis(*random.pick(&[0, 50, 3_000]));
+    ServiceFaults { latency, lost_call: rate(), lost_answer: rate(), throttled: rate() }
+}
+
+/// The key's owner takes it away and gives it back; the service is down at times.
+async fn customer(sim: &Simulation, provider: &SimProvider) {
+    let random = sim.random();
+    for _ in 0..4 {
+        sim.sleep(random.duration(Duration::from_secs(90))).await;
+        match random.below(4) {
+            0 => {
+                let reason =
+                    *random.pick(&[DenyReason::Forbidden, DenyReason::Disabled, DenyReason::Deleted]);
+                let name = *random.pick(&["k", "k2", "k3"]);
+                provider.deny(name, reason);
+                sim.sleep(random.duration(Duration::from_secs(120))).await;
+                provider.allow(name);
+            }
+            1 => {
+                provider.set_down(true);
+                sim.sleep(random.duration(Duration::from_secs(90))).await;
+                provider.set_down(false);
+            }
+            2 => {
+                provider.new_version("k2");
+            }
+            _ => {}
+        }
+    }
+}
+
+/// A machine that works, is suspended, is killed and starts again.
+async fn machine(sim: &Simulation, name: &str, provider: &SimProvider, anchor: bulla::Anchor, model: &Model) {
+    let random = Arc::clone(sim.random());
+    for life in 0..3 {
+        // Each life has a boot clock of its own.
+        let node = sim.node(&format!("{name}{life}"));
+        node.set_faults(Faults::mixed(&random));
+        if random.chance(400) {
+            node.crash_after(1 + random.below(60));
+        }
+        let mine = provider.for_node(node.runtime());
+        let work = {
+            let (node, model, random) = (node.clone(), Arc::clone(model), Arc::clone(&random));
+            async move { work(&node, &mine, anchor, &model, &random).await }
+        };
+        if node.run(work).await.is_some() {
+            return;
+        }
+        sim.sleep(random.duration(Duration::from_secs(20))).await;
+    }
+}
+
+async fn work(
+    node: &SimNode,
+    provider: &SimProvider,
+    anchor: bulla::Anchor,
+    model: &Model,
+    random: &SeededRandom,
+) {
+    let engine = engine(node, provider);
+    let mut opened = None;
+    for _ in 0..20 {
+        match engine.open(bucket(node), pinned(anchor)).await {
+            Ok(store) => {
+                opened = Some(store);
+                break;
+            }
+            Err(error) => acceptable(&error),
+        }
+        node.runtime().sleep(Duration::from_secs(10)).await;
+    }
+    let Some(store) = opened else { return };
+    for _ in 0..STEPS {
+        node.runtime().sleep(random.duration(Duration::from_secs(10))).await;
+        let which = usize::try_from(random.below(SIZES.len() as u64)).unwrap();
+        match random.below(12) {
+            0..=3 => put(&store, model, which).await,
+            4..=8 => get(&store, node, provider, model, which).await,
+            9 => delete(&store, model, which).await,
+            10 => rotate(&store, random).await,
+            _ => {
+                let pause = random.duration(2 * R);
+                node.runtime().suspend(pause);
+            }
+        }
+    }
+    store.close().await;
+}
+
+async fn put(store: &Store, model: &Model, which: usize) {
+    let before = {
+        let known = &model.lock().unwrap()[which];
+        (known.deletes_begun, known.deletes_open)
+    };
+    match store.put_bytes(data(SIZES[which]), PutOptions::default()).await {
+        Ok(result) => {
+            assert_eq!(result.digest, digest(which));
+            let known = &mut model.lock().unwrap()[which];
+            if known.deletes_begun == before.0 && (before.1 == 0) {
+                known.durable = true;
+            }
+        }
+        Err(error) => acceptable(&error),
+    }
+}
+
+async fn get(store: &Store, node: &SimNode, provider: &SimProvider, model: &Model, which: usize) {
+    let durable_before = model.lock().unwrap()[which].durable;
+    let deletes_before = model.lock().unwrap()[which].deletes_begun;
+    let read = async { store.get(&digest(which)).await?.bytes().await };
+    match read.await {
+        Ok(bytes) => {
+            let now = node.runtime().now();
+            assert!(bytes == data(SIZES[which]), "other bytes than were put");
+            let name = node.runtime().name();
+            let last = provider
+                .exchanges()
+                .into_iter()
+                .filter(|exchange| exchange.call == Call::Unwrap && exchange.ok && exchange.node == name)
+                .map(|exchange| exchange.sent.boot)
+                .max()
+                .expect("nothing is read before an unwrap");
+            assert!(now.boot - last < R, "read {:?} after the last unwrap was sent", now.boot - last);
+        }
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            let known = &model.lock().unwrap()[which];
+            let deleted = known.deletes_begun != deletes_before;
+            assert!(!durable_before || deleted, "an acknowledged blob is not found");
+        }
+        Err(error) => acceptable(&error),
+    }
+}
+
+async fn delete(store: &Store, model: &Model, which: usize) {
+    {
+        let known = &mut model.lock().unwrap()[which];
+        known.durable = false;
+        known.deletes_begun += 1;
+        known.deletes_open += 1;
+    }
+    match store.delete(&digest(which)).await {
+        // A delete without a definite answer, or of a killed node, may be applied at any later time.
+        Ok(()) => model.lock().unwrap()[which].deletes_open -= 1,
+        Err(error) if error.kind() == ErrorKind::NotFound => {}
+        Err(error) => acceptable(&error),
+    }
+}
+
+async fn rotate(store: &Store, random: &SeededRandom) {
+    let name: &&str = random.pick(&["k", "k2", "k3"]);
+    let key = Some(key_id(name));
+    if let Err(error) = store.rotate(RotateOptions { key, ..RotateOptions::default() }).await {
+        acceptable(&error);
+    }
+}
+
+/// Faults excuse these; that something is damaged, never.
+fn acceptable(error: &bulla::Error) {
+    use ErrorKind::{Conflict, Revoked, Throttled, Unavailable};
+    assert!(matches!(error.kind(), Revoked | Unavailable | Throttled | Conflict), "{error:?}");
+}
+
+async fn check_the_end(sim: &Simulation, provider: &SimProvider, anchor: bulla::Anchor, model: &Model) {
+    let node = sim.node("last");
+    let store = engine(&node, provider).open(bucket(&node), pinned(anchor)).await.unwrap();
+    let to = RotateOptions { key: Some(key_id("last")), ..RotateOptions::default() };
+    assert_eq!(store.rotate(to).await.unwrap().to.name(), "last");
+    for name in ["k", "k2", "k3"] {
+        provider.deny(name, DenyReason::Deleted);
+    }
+    let fresh = sim.node("fresh");
+    let store = engine(&fresh, provider).open(bucket(&fresh), pinned(anchor)).await.unwrap();
+    assert_eq!(store.status().await.unwrap().keks.len(), 1);
+    let listed: Vec<Digest> = store.list().map_ok(|entry| entry.digest).try_collect().await.unwrap();
+    for (which, size) in SIZES.iter().enumerate() {
+        let durable = model.lock().unwrap()[which].durable;
+        match store.get(&digest(which)).await {
+            Ok(blob) => {
+                let pieces: Vec<_> = blob.into_verified_stream().try_collect().await.unwrap();
+                assert!(pieces.concat() == data(*size));
+                assert!(listed.contains(&digest(which)));
+            }
+            Err(error) => {
+                assert_eq!(error.kind(), ErrorKind::NotFound, "{error:?}");
+                assert!(!durable, "an acknowledged blob of {size} bytes is gone");
+            }
+        }
+    }
+}
+
+fn engine(node: &SimNode, provider: &SimProvider) -> Engine {
+    let provider = provider.for_node(node.runtime());
+    Engine::builder()
+        .providers(Providers::new().with(Arc::new(provider)))
+        .runtime(node.shared_runtime())
+        .gc_grace(GRACE)
+        // Extents of 1 MiB.
+        .memory_per_stream(4 << 20)
+        .build()
+}
+
+fn bucket(node: &SimNode) -> Bucket {
+    Bucket::from_object_store(node.shared_store(), "registry").unwrap()
+}
+
+fn pinned(anchor: bulla::Anchor) -> OpenOptions {
+    OpenOptions { trust: Trust::Anchor(anchor), floor: None }
+}
+
+fn digest(which: usize) -> Digest {
+    static DIGESTS: std::sync::OnceLock<Vec<Digest>> = std::sync::OnceLock::new();
+    let digests = DIGESTS.get_or_init(|| {
+        SIZES.iter().map(|size| Digest::of(bulla::Algorithm::Sha256, &data(*size))).collect()
+    });
+    digests[which].clone()
+}
