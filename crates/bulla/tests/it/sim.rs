@@ -7,7 +7,7 @@
 //! - nothing is read later than R after the node's last successful unwrap was sent;
 //! - when the faults end, everything acknowledged is there, and the store can be rotated and opened anew.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Duration;
 
 use bulla::kek::{DenyReason, Providers, Runtime};
@@ -16,6 +16,7 @@ use bulla_testkit::faults::Faults;
 use bulla_testkit::provider::{Call, ServiceFaults, SimProvider, key_id};
 use bulla_testkit::runtime::SeededRandom;
 use bulla_testkit::simulation::{SimNode, Simulation, for_each_seed};
+use bytes::Bytes;
 use futures::TryStreamExt;
 
 use crate::support::{GRACE, R, create_options, data};
@@ -167,7 +168,7 @@ async fn put(store: &Store, model: &Model, which: usize) {
         let known = &model.lock().unwrap()[which];
         (known.deletes_begun, known.deletes_open)
     };
-    match store.put_bytes(data(SIZES[which]), PutOptions::default()).await {
+    match store.put_bytes(content(which), PutOptions::default()).await {
         Ok(result) => {
             assert_eq!(result.digest, digest(which));
             let known = &mut model.lock().unwrap()[which];
@@ -186,7 +187,7 @@ async fn get(store: &Store, node: &SimNode, provider: &SimProvider, model: &Mode
     match read.await {
         Ok(bytes) => {
             let now = node.runtime().now();
-            assert!(bytes == data(SIZES[which]), "other bytes than were put");
+            assert!(bytes == content(which), "other bytes than were put");
             let name = node.runtime().name();
             let last = provider
                 .exchanges()
@@ -252,7 +253,7 @@ async fn check_the_end(sim: &Simulation, provider: &SimProvider, anchor: bulla::
         match store.get(&digest(which)).await {
             Ok(blob) => {
                 let pieces: Vec<_> = blob.into_verified_stream().try_collect().await.unwrap();
-                assert!(pieces.concat() == data(*size));
+                assert!(pieces.concat() == content(which));
                 assert!(listed.contains(&digest(which)));
             }
             Err(error) => {
@@ -282,10 +283,16 @@ fn pinned(anchor: bulla::Anchor) -> OpenOptions {
     OpenOptions { trust: Trust::Anchor(anchor), floor: None }
 }
 
+/// The blobs and their names; made once, for all seeds.
+static BLOBS: LazyLock<Vec<(Digest, Bytes)>> = LazyLock::new(|| {
+    let named = |size: &usize| (Digest::of(bulla::Algorithm::Sha256, &data(*size)), data(*size).into());
+    SIZES.iter().map(named).collect()
+});
+
 fn digest(which: usize) -> Digest {
-    static DIGESTS: std::sync::OnceLock<Vec<Digest>> = std::sync::OnceLock::new();
-    let digests = DIGESTS.get_or_init(|| {
-        SIZES.iter().map(|size| Digest::of(bulla::Algorithm::Sha256, &data(*size))).collect()
-    });
-    digests[which].clone()
+    BLOBS[which].0.clone()
+}
+
+fn content(which: usize) -> Bytes {
+    BLOBS[which].1.clone()
 }
