@@ -1,0 +1,94 @@
+//! `bulla attach`: makes a store known to this machine that another one made.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bulla::bucket::BucketErrorKind;
+use bulla::kek::Providers;
+use bulla::{Anchor, OpenOptions, StoreUrl, Trust};
+use bulla_vault::VaultProvider;
+
+use crate::context::Context;
+use crate::exit::{Failure, Result};
+use crate::known::{Encryption, KnownStore};
+use crate::{init, open, vaults};
+
+/// Make a store known to this machine that another one made
+///
+/// Bucket and public key together don't tell a store from a forgery; the anchor that `bulla init` printed does. With
+/// --trust-on-first-use whatever is there now is believed, and from then on nothing else.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  bulla attach s3://bucket/prefix --kek vault+file:///srv/vault/keys/registry --anchor bulla-anchor-v1:…
+  bulla attach ./store --kek vault+file:///srv/vault/keys/registry --trust-on-first-use")]
+#[group(skip)]
+pub(crate) struct Args {
+    /// A folder or a URL, or BULLA_STORE
+    #[arg(value_name = "STORE")]
+    store: Option<String>,
+    /// The store's key, as this machine reaches it
+    #[arg(long, value_name = "KEY_ID")]
+    kek: Option<String>,
+    /// The store's anchor, as `bulla init` printed it
+    #[arg(long, value_name = "A", required_unless_present = "trust_on_first_use")]
+    anchor: Option<Anchor>,
+    /// Believe whatever is there now
+    #[arg(long, conflicts_with = "anchor")]
+    trust_on_first_use: bool,
+}
+
+pub(crate) async fn run(ctx: &Context, args: Args) -> Result<()> {
+    let url = StoreUrl::parse(&ctx.store(args.store.as_deref())?)?;
+    let before = ctx.config.store(url.canonical())?;
+    let (providers, vaults) = match &args.kek {
+        Some(text) => {
+            let key = vaults::key(ctx, text).await?;
+            let providers = Providers::new().with(Arc::new(VaultProvider::new(key.vault.clone())));
+            (providers, BTreeMap::from([(key.vault.id().to_owned(), key.place)]))
+        }
+        None => match &before {
+            Some(known) => (vaults::providers(ctx, known).await?, known.vaults.clone()),
+            None => (Providers::new(), BTreeMap::new()),
+        },
+    };
+    let options = trust(&args, before.as_ref())?;
+    let bucket = url.connect(false).map_err(|error| match error.kind() {
+        BucketErrorKind::NotFound => {
+            Failure::not_found(format!("there is no store at {url}; check the address"))
+        }
+        _ => error.into(),
+    })?;
+    let encryption = before.as_ref().map_or_else(Encryption::unknown, |known| known.encryption.clone());
+    let explained = |error| open::explain(error, &encryption);
+    let store = open::engine(providers).open(bucket, options).await.map_err(explained)?;
+    let status = store.status().await;
+    store.close().await;
+    let known = KnownStore::of(&status.map_err(explained)?, vaults);
+    ctx.config.update(url.canonical(), |_| Some(known.clone()))?;
+    let printed = init::describe(&url, &known);
+    if ctx.json {
+        ctx.out.json(&printed)?;
+    } else {
+        ctx.out.fields(&[
+            ("store", url.to_string()),
+            ("id", known.store_id.clone()),
+            ("anchor", known.anchor.clone()),
+            ("key", known.encryption.key_identifier.clone()),
+        ])?;
+    }
+    Ok(())
+}
+
+/// A store that is known already is not met for the first time; only its anchor itself replaces what is remembered.
+fn trust(args: &Args, before: Option<&KnownStore>) -> Result<OpenOptions> {
+    let known = before.map(|known| Ok::<_, Failure>((known.anchor()?, known.mark()?))).transpose()?;
+    Ok(match (args.anchor, known) {
+        (Some(anchor), Some((same, mark))) if anchor.ct_eq(&same) => {
+            OpenOptions { trust: Trust::Anchor(anchor), floor: Some(mark) }
+        }
+        (Some(anchor), _) => OpenOptions { trust: Trust::Anchor(anchor), floor: None },
+        (None, Some((anchor, mark))) => OpenOptions { trust: Trust::Anchor(anchor), floor: Some(mark) },
+        (None, None) => OpenOptions { trust: Trust::OnFirstUse, floor: None },
+    })
+}

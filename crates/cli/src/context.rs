@@ -1,0 +1,78 @@
+//! What every command is given: where this machine remembers things, where output goes, whom to ask for passphrases.
+
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+
+use bulla_vault::Vault;
+
+use crate::config::Config;
+use crate::exit::{Failure, Result};
+use crate::interrupt::Interrupt;
+use crate::output::Output;
+use crate::passphrase::Passphrases;
+
+#[derive(Debug)]
+pub(crate) struct Context {
+    pub(crate) config: Config,
+    pub(crate) passphrases: Passphrases,
+    pub(crate) out: Arc<Output>,
+    pub(crate) interrupt: Interrupt,
+    /// `BULLA_STORE`.
+    pub(crate) store: Option<String>,
+    pub(crate) json: bool,
+    /// How often `-v` was given.
+    pub(crate) verbose: u8,
+    /// No progress bars.
+    pub(crate) quiet: bool,
+    /// Vaults opened so far, so that a passphrase is asked for once.
+    pub(crate) vaults: Mutex<BTreeMap<PathBuf, Vault>>,
+}
+
+impl Context {
+    pub(crate) fn from_environment(interrupt: Interrupt, json: bool, verbose: u8) -> Result<Self> {
+        Ok(Self {
+            config: Config::from_environment()?,
+            passphrases: Passphrases::Environment,
+            out: Arc::new(Output::stdout()),
+            interrupt,
+            store: std::env::var("BULLA_STORE").ok().filter(|store| !store.is_empty()),
+            json,
+            verbose,
+            quiet: json,
+            vaults: Mutex::default(),
+        })
+    }
+
+    /// The store of a command that takes nothing else.
+    pub(crate) fn store(&self, given: Option<&str>) -> Result<String> {
+        given
+            .or(self.store.as_deref())
+            .map(str::to_owned)
+            .ok_or_else(|| Failure::invalid("which store? name it as the first argument, or set BULLA_STORE"))
+    }
+
+    /// The store and the other argument of a command like `bulla put [STORE] FILE`. With two arguments the first is
+    /// the store, whatever BULLA_STORE says; with one it is the other argument, and BULLA_STORE must be set.
+    pub(crate) fn store_and<'a>(
+        &self,
+        command: &str,
+        other: &str,
+        given: &'a [OsString],
+    ) -> Result<(String, &'a OsStr)> {
+        match given {
+            [store, argument] => match store.to_str() {
+                Some(store) => Ok((store.to_owned(), argument)),
+                None => Err(Failure::invalid("a store's name is UTF-8")),
+            },
+            [argument] => match &self.store {
+                Some(store) => Ok((store.clone(), argument)),
+                None => Err(Failure::invalid(format!(
+                    "one argument is missing: write `bulla {command} STORE {other}`, or set BULLA_STORE"
+                ))),
+            },
+            _ => Err(Failure::invalid(format!("write `bulla {command} STORE {other}`"))),
+        }
+    }
+}

@@ -1,0 +1,191 @@
+//! `bulla init`: makes a store and remembers its anchor.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bulla::kek::{Identity, Providers};
+use bulla::{CreateOptions, ErrorKind, Managed, OpenOptions, Status, Store, StoreUrl, Trust};
+use bulla_vault::VaultProvider;
+use serde_json::{Value, json};
+
+use crate::context::Context;
+use crate::exit::{Failure, Kind, Result};
+use crate::known::{Encryption, KnownStore};
+use crate::vaults::{self, Key};
+use crate::{open, service};
+
+/// Make a store, print its anchor and remember it here
+///
+/// Without --kek the key is service-managed: an AES key in a vault beside the configuration, until `bulla rotate` puts
+/// the store under a key of yours. The anchor tells this store from a forgery: pin it wherever the store is opened.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  bulla init ./store
+  bulla init ./store --kek vault+file:///srv/vault/keys/registry --identity registry
+  bulla init s3://bucket/prefix --kek vault+file:///srv/vault/keys/registry --revocation-bound 30s
+  bulla init ./store --json | jq -r .anchor")]
+pub(crate) struct Args {
+    /// A folder or a URL, or BULLA_STORE
+    #[arg(value_name = "STORE")]
+    pub(crate) store: Option<String>,
+    /// The key of yours that the store is to be under; without a version its newest version is followed
+    #[arg(long, value_name = "KEY_ID")]
+    pub(crate) kek: Option<String>,
+    /// As whom the key is used: `system`, or the id of an identity that its vault knows
+    #[arg(long, value_name = "ID", default_value = "system")]
+    pub(crate) identity: Identity,
+    /// Revocation takes effect within this time
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = humantime::parse_duration)]
+    pub(crate) revocation_bound: Duration,
+    /// Accept a vault without purge protection
+    #[arg(long)]
+    pub(crate) allow_unprotected_key: bool,
+    /// Where a service-managed key is to be (default for folders: beside the configuration)
+    #[arg(long, value_name = "DIR", conflicts_with = "kek")]
+    pub(crate) service_vault: Option<PathBuf>,
+}
+
+pub(crate) async fn run(ctx: &Context, args: Args) -> Result<()> {
+    let url = StoreUrl::parse(&ctx.store(args.store.as_deref())?)?;
+    let made = match &args.kek {
+        Some(text) => customer(ctx, &url, &args, text).await?,
+        None => service_managed(ctx, &url, &args).await?,
+    };
+    if ctx.json {
+        ctx.out.json(&made)?;
+    } else {
+        let text = |name: &str| made[name].as_str().unwrap_or_default().to_owned();
+        ctx.out.fields(&[
+            ("store", text("store")),
+            ("id", text("id")),
+            ("anchor", text("anchor")),
+            ("key", format!("{} ({}-managed)", text("key"), text("managedBy"))),
+        ])?;
+    }
+    Ok(())
+}
+
+async fn customer(ctx: &Context, url: &StoreUrl, args: &Args, text: &str) -> Result<Value> {
+    let key = vaults::key(ctx, text).await?;
+    refuse_service_key(&key)?;
+    let created = create(url, &key, args, Managed::Customer).await?;
+    finish(ctx, url, &created, &key).await
+}
+
+async fn service_managed(ctx: &Context, url: &StoreUrl, args: &Args) -> Result<Value> {
+    let dir = service::folder(&ctx.config, url, args.service_vault.as_deref())?;
+    let made = service::make(&dir, &args.identity)?;
+    let store = match create(url, &made.key, args, Managed::Service).await {
+        Ok(store) => store,
+        // Nobody else has this key, so a store that it opens is the one just made, whatever the error says.
+        Err(failure) if failure.kind != Kind::Conflict => match opens(url, &made.key).await {
+            Ok(store) => store,
+            Err(ErrorKind::NotFound | ErrorKind::Invalid | ErrorKind::Corrupt) => return Err(failure),
+            Err(_) => {
+                let dir = made.key.place.dir.display().to_string();
+                made.keep();
+                return Err(failure.with_fix(format!(
+                    "whether the store was made is not known; its key is kept in {dir}: look later, and if there is no \
+                     store, remove that folder and try again"
+                )));
+            }
+        },
+        Err(failure) => return Err(failure),
+    };
+    let printed = finish(ctx, url, &store, &made.key).await?;
+    made.keep();
+    Ok(printed)
+}
+
+/// A service key belongs to one store and is destroyed when that leaves it.
+pub(crate) fn refuse_service_key(key: &Key) -> Result<()> {
+    if key.place.is_service() {
+        return Err(Failure::invalid(format!(
+            "{} holds a service-managed key, which belongs to one store alone and is destroyed when that store leaves it; \
+             make a key of your own with `bulla vault create DIR` and `bulla vault key create DIR --name K`",
+            key.place.dir.display()
+        )));
+    }
+    Ok(())
+}
+
+fn providers(key: &Key) -> Providers {
+    Providers::new().with(Arc::new(VaultProvider::new(key.vault.clone())))
+}
+
+async fn create(url: &StoreUrl, key: &Key, args: &Args, managed: Managed) -> Result<Store> {
+    let existed = url.folder().is_none_or(std::path::Path::exists);
+    let options = CreateOptions {
+        key: key.id.clone(),
+        identity: args.identity.clone(),
+        managed,
+        revocation_bound: args.revocation_bound,
+        allow_unprotected_key: args.allow_unprotected_key,
+    };
+    let created = open::engine(providers(key)).create(url.connect(true)?, options).await;
+    created.map_err(|error| {
+        if let (false, Some(folder)) = (existed, url.folder()) {
+            // Made for nothing. It goes only if it is empty.
+            let _ = std::fs::remove_dir(folder);
+        }
+        if error.kind() == ErrorKind::Conflict {
+            return Failure::new(
+                Kind::Conflict,
+                format!("there is a store at {url} already; use it (`bulla status`, `bulla attach`), or choose an empty place"),
+            )
+            .with_source(error);
+        }
+        Failure::from(error)
+    })
+}
+
+async fn opens(url: &StoreUrl, key: &Key) -> Result<Store, ErrorKind> {
+    let bucket = url.connect(false).map_err(|_| ErrorKind::NotFound)?;
+    let options = OpenOptions { trust: Trust::OnFirstUse, floor: None };
+    open::engine(providers(key)).open(bucket, options).await.map_err(|error| error.kind())
+}
+
+async fn finish(ctx: &Context, url: &StoreUrl, store: &Store, key: &Key) -> Result<Value> {
+    let status = store.status().await;
+    store.close().await;
+    let status = status?;
+    let known = remember(ctx, url, &status, key)?;
+    Ok(describe(url, &known))
+}
+
+/// Remembers a store that was just made.
+fn remember(ctx: &Context, url: &StoreUrl, status: &Status, key: &Key) -> Result<KnownStore> {
+    let vaults = BTreeMap::from([(key.vault.id().to_owned(), key.place.clone())]);
+    let known = KnownStore::of(status, vaults);
+    let mut replaced = None;
+    let remembered = ctx.config.update(url.canonical(), |before| {
+        replaced = before;
+        Some(known.clone())
+    });
+    remembered.map_err(|failure| {
+        failure.with_fix(format!("the store was made, with the anchor {}: `bulla attach` it", known.anchor))
+    })?;
+    for place in replaced.iter().flat_map(|known| known.vaults.values()).filter(|place| place.is_service()) {
+        eprintln!(
+            "note: this machine knew another store at this place; if that is gone for good, remove its key: {}",
+            place.dir.display()
+        );
+    }
+    Ok(known)
+}
+
+/// What `init` and `attach` print.
+pub(crate) fn describe(url: &StoreUrl, known: &KnownStore) -> Value {
+    let Encryption { key_identifier, customer_managed, identity, .. } = &known.encryption;
+    json!({
+        "store": url.canonical(),
+        "id": known.store_id,
+        "anchor": known.anchor,
+        "key": key_identifier,
+        "identity": identity,
+        "managedBy": if *customer_managed { "customer" } else { "service" },
+    })
+}

@@ -1,0 +1,153 @@
+//! Opening a store: only one that this machine knows, as the one it knows, and no older than it was seen.
+
+use bulla::bucket::BucketErrorKind;
+use bulla::kek::{DenyReason, KeyUri, Providers};
+use bulla::{Engine, ErrorKind, OpenOptions, Store, StoreUrl, Trust};
+
+use crate::context::Context;
+use crate::exit::{Failure, Kind, Result};
+use crate::known::{Encryption, KnownStore};
+use crate::vaults;
+
+/// An open store, and what was known of it.
+#[derive(Debug)]
+pub(crate) struct Opened {
+    pub(crate) store: Store,
+    pub(crate) url: StoreUrl,
+    pub(crate) known: KnownStore,
+}
+
+/// The engine with these providers.
+pub(crate) fn engine(providers: Providers) -> Engine {
+    Engine::builder().providers(providers).build()
+}
+
+/// Opens the store at this URL or path under its remembered anchor and newest record.
+pub(crate) async fn open(ctx: &Context, text: &str) -> Result<Opened> {
+    let (url, known) = known(ctx, text)?;
+    let providers = vaults::providers(ctx, &known).await?;
+    let store = open_as_known(&url, &known, providers).await?;
+    Ok(Opened { store, url, known })
+}
+
+/// The store's URL, and what this machine knows of it.
+pub(crate) fn known(ctx: &Context, text: &str) -> Result<(StoreUrl, KnownStore)> {
+    let url = StoreUrl::parse(text)?;
+    match ctx.config.store(url.canonical())? {
+        Some(known) => Ok((url, known)),
+        None => Err(unknown(&url)),
+    }
+}
+
+/// Opens a store with exactly these providers.
+pub(crate) async fn open_as_known(url: &StoreUrl, known: &KnownStore, providers: Providers) -> Result<Store> {
+    let trust = Trust::Anchor(known.anchor()?);
+    let options = OpenOptions { trust, floor: Some(known.mark()?) };
+    let bucket = url.connect(false).map_err(|error| match error.kind() {
+        BucketErrorKind::NotFound => no_store(url, true),
+        _ => error.into(),
+    })?;
+    engine(providers).open(bucket, options).await.map_err(|error| explain(error, &known.encryption))
+}
+
+impl Opened {
+    /// Adds the fix to an engine's error.
+    pub(crate) fn explain(&self, error: bulla::Error) -> Failure {
+        explain(error, &self.known.encryption)
+    }
+
+    /// Ends the lease and remembers the newest record seen.
+    pub(crate) async fn close(self, ctx: &Context) {
+        self.store.close().await;
+        let mark = self.store.mark();
+        let remembered = ctx.config.update(self.url.canonical(), |known| {
+            known.map(|mut known| {
+                known.advance(mark);
+                known
+            })
+        });
+        if let Err(failure) = remembered {
+            // The command's work is done; what was known still protects, only from an older past.
+            tracing::warn!(%failure, "the newest log record seen could not be remembered");
+        }
+    }
+}
+
+fn unknown(url: &StoreUrl) -> Failure {
+    if url.folder().is_some_and(|folder| !folder.join("store").is_dir()) {
+        return no_store(url, false);
+    }
+    Failure::invalid(format!(
+        "this machine does not know the store {url}, and can't tell it from a forgery: `bulla attach {url} --kek KEY_ID \
+         --anchor A` with the anchor that `bulla init` printed, or --trust-on-first-use instead of --anchor"
+    ))
+}
+
+fn no_store(url: &StoreUrl, was_known: bool) -> Failure {
+    let message = format!("there is no store at {url}");
+    Failure::not_found(message).with_fix(if was_known {
+        "mount or restore its folder"
+    } else {
+        "check the address, or make one there with `bulla init`"
+    })
+}
+
+/// How errors begin that are about one blob; the others are about the store.
+const OF_ONE_BLOB: [&str; 4] = ["data of", "the content of", "the envelope of", "an envelope"];
+
+/// What to do about an error, where the engine does not say it already.
+pub(crate) fn explain(error: bulla::Error, encryption: &Encryption) -> Failure {
+    let kind = error.kind();
+    let message = error.to_string();
+    let failure = Failure::from(error);
+    if message.contains('`') {
+        return failure;
+    }
+    match kind {
+        ErrorKind::Revoked => {
+            let fix = failure.denied.map(|reason| restore(reason, encryption));
+            failure.with_fix(fix.unwrap_or_else(|| "its owner can restore it".to_owned()))
+        }
+        ErrorKind::Invalid if message.starts_with("no provider is configured") => failure.with_fix(
+            "tell this machine where the key is: `bulla attach STORE --kek vault+file:///DIR/keys/NAME --anchor A`",
+        ),
+        ErrorKind::Unavailable => failure.with_fix("try again later (-v shows the cause)"),
+        ErrorKind::Corrupt if message.contains("restore") => failure,
+        ErrorKind::Corrupt if OF_ONE_BLOB.iter().any(|start| message.starts_with(start)) => {
+            failure.with_fix("put the blob again")
+        }
+        ErrorKind::Corrupt => failure.with_fix("restore the store from a copy"),
+        _ => failure,
+    }
+}
+
+/// How the key's owner gives the key back.
+fn restore(reason: DenyReason, encryption: &Encryption) -> String {
+    let identity = &encryption.identity;
+    let Ok(KeyUri::VaultFolder { dir, name, version }) = encryption.versioned_key_identifier.parse() else {
+        return format!("restore {} for the identity {identity}", encryption.versioned_key_identifier);
+    };
+    let dir = dir.display();
+    let version = version.map(|version| format!(" --version {version}")).unwrap_or_default();
+    match reason {
+        DenyReason::Forbidden | DenyReason::IdentityUnknown => format!(
+            "give it back with `bulla vault set-policy {dir} --identity {identity} --key-permissions get wrapKey unwrapKey`"
+        ),
+        DenyReason::Disabled => format!("`bulla vault key enable {dir} --name {name}{version}`"),
+        DenyReason::Deleted => format!("`bulla vault key recover {dir} --name {name}`"),
+        DenyReason::NotFound => {
+            format!("restore the vault {dir} from a backup: without this key the store can't be read")
+        }
+        DenyReason::OperationNotPermitted => {
+            format!("`bulla vault key set-attributes {dir} --name {name}{version} --ops wrapKey unwrapKey`")
+        }
+        _ => format!(
+            "`bulla vault key set-attributes {dir} --name {name}{version} --expires DATE`, or rotate to another version"
+        ),
+    }
+}
+
+/// Says that the store's kind of trouble is about the whole store, for `status`.
+pub(crate) fn is_about_the_key(failure: &Failure) -> bool {
+    matches!(failure.kind, Kind::Revoked | Kind::Unavailable | Kind::Throttled)
+}

@@ -1,0 +1,194 @@
+//! `bulla rotate`: puts a store under another key, version or identity.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bulla::kek::{Identity, KeyId, Providers};
+use bulla::{Managed, RotateOptions, Rotation, Status, StoreUrl};
+use bulla_vault::VaultProvider;
+use serde_json::json;
+
+use crate::context::Context;
+use crate::exit::Result;
+use crate::known::{KnownStore, VaultPlace};
+use crate::vaults::{self, Key};
+use crate::{init, open, service};
+
+/// Put a store under another key, key version or identity
+///
+/// One secret is wrapped anew; no data is touched, and reads and writes go on. Run it again if it was interrupted. When
+/// a store leaves its service-managed key for yours, the service's key is destroyed; there is no way back. Rotation is no
+/// help against a key that is compromised: who unwrapped the store's secret once keeps it.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  bulla vault key create /srv/vault --name registry   # a new version …
+  bulla rotate ./store                                # … and the store under it
+  bulla rotate ./store --kek vault+file:///srv/vault/keys/other
+  bulla rotate ./store --identity registry-2")]
+pub(crate) struct Args {
+    /// A folder or a URL, or BULLA_STORE
+    #[arg(value_name = "STORE")]
+    store: Option<String>,
+    /// The new key; without it the newest version of the present one
+    #[arg(long, value_name = "KEY_ID")]
+    kek: Option<String>,
+    /// As whom the key is used from now on
+    #[arg(long, value_name = "ID")]
+    identity: Option<Identity>,
+    /// Accept a vault without purge protection
+    #[arg(long)]
+    allow_unprotected_key: bool,
+}
+
+pub(crate) async fn run(ctx: &Context, args: Args) -> Result<()> {
+    let text = ctx.store(args.store.as_deref())?;
+    let (url, known) = open::known(ctx, &text)?;
+    let key = match &args.kek {
+        Some(text) => {
+            let key = vaults::key(ctx, text).await?;
+            init::refuse_service_key(&key)?;
+            Some(key)
+        }
+        None => None,
+    };
+    if let Some(key) = &key {
+        // First, so that this machine can open the store whatever of the rotation happens.
+        let (id, place) = (key.vault.id().to_owned(), key.place.clone());
+        ctx.config.update(url.canonical(), |known| {
+            known.map(|mut known| {
+                known.vaults.insert(id, place);
+                known
+            })
+        })?;
+    } else {
+        service_version(ctx, &known).await?;
+    }
+    let opened = open::open(ctx, &text).await?;
+    let options = RotateOptions {
+        key: key.as_ref().map(|key| key.id.clone()),
+        identity: args.identity,
+        allow_unprotected_key: args.allow_unprotected_key,
+    };
+    let rotated = async {
+        let rotation = opened.store.rotate(options).await?;
+        Ok((rotation, opened.store.status().await?))
+    };
+    let rotated = rotated.await.map_err(|error| opened.explain(error));
+    if rotated.is_err() {
+        forget_unused(ctx, &opened).await;
+    }
+    let known = opened.known.clone();
+    opened.close(ctx).await;
+    let (rotation, status) = rotated?;
+    let destroyed = settle(ctx, &url, &known, key.as_ref(), &status).await?;
+    print(ctx, &known, &rotation, &status, destroyed)
+}
+
+/// After a refusal: a vault that the store was not put under is not asked from now on. Best effort.
+async fn forget_unused(ctx: &Context, opened: &open::Opened) {
+    let Ok(status) = opened.store.status().await else { return };
+    let _ = ctx.config.update(opened.url.canonical(), |known| {
+        known.map(|mut known| {
+            known.vaults.retain(|id, _| status.keks.iter().any(|(kek, _)| kek.host() == id));
+            known
+        })
+    });
+}
+
+/// A service-managed key gets its new version here: nobody else would make one.
+async fn service_version(ctx: &Context, known: &KnownStore) -> Result<()> {
+    if known.encryption.customer_managed {
+        return Ok(());
+    }
+    for place in known.vaults.values().filter(|place| place.is_service()) {
+        let vault = vaults::open(ctx, place).await?;
+        service::new_version(&vault)?;
+    }
+    Ok(())
+}
+
+/// Remembers the store under the keys it has now. Where it left the service's key, that is destroyed, once the store
+/// was seen to open without it. Does what an interrupted rotation left undone.
+async fn settle(
+    ctx: &Context,
+    url: &StoreUrl,
+    known: &KnownStore,
+    key: Option<&Key>,
+    status: &Status,
+) -> Result<bool> {
+    let mut vaults = known.vaults.clone();
+    if let Some(key) = key {
+        vaults.insert(key.vault.id().to_owned(), key.place.clone());
+    }
+    let in_use: Vec<&str> = status.keks.iter().map(|(kek, _)| kek.host()).collect();
+    let (kept, left): (BTreeMap<_, _>, BTreeMap<_, _>) =
+        vaults.into_iter().partition(|(id, _)| in_use.contains(&id.as_str()));
+    let service: Vec<VaultPlace> = left.into_values().filter(VaultPlace::is_service).collect();
+    let destroy = status.managed == Managed::Customer && !service.is_empty();
+    let now = KnownStore::of(status, kept);
+    if destroy {
+        opens_alone(ctx, url, &now).await?;
+        for place in &service {
+            service::destroy(ctx, place)?;
+        }
+    }
+    ctx.config.update(url.canonical(), |_| Some(now))?;
+    Ok(destroy)
+}
+
+async fn opens_alone(ctx: &Context, url: &StoreUrl, now: &KnownStore) -> Result<()> {
+    let mut providers = Providers::new();
+    for place in now.vaults.values() {
+        // Opened anew, so that nothing but what is on disk now is believed.
+        vaults::close(ctx, &place.dir);
+        let vault = vaults::open(ctx, place).await?;
+        providers = providers.with(Arc::new(VaultProvider::new(vault)));
+    }
+    let store = open::open_as_known(url, now, providers).await.map_err(|failure| {
+        failure.with_fix("the service's key was kept; run `bulla rotate` with the same --kek again")
+    })?;
+    store.close().await;
+    Ok(())
+}
+
+fn print(
+    ctx: &Context,
+    known: &KnownStore,
+    rotation: &Rotation,
+    status: &Status,
+    destroyed: bool,
+) -> Result<()> {
+    let from: Vec<String> = rotation.from.iter().map(|key| shown(known, key)).collect();
+    let to = &status.versioned_key;
+    if ctx.json {
+        ctx.out.json(&json!({
+            "from": from,
+            "to": to,
+            "identity": status.identity,
+            "changed": rotation.changed,
+            "serviceKeyDestroyed": destroyed,
+        }))?;
+        return Ok(());
+    }
+    if rotation.changed {
+        ctx.out.line(format!("{} → {to}", from.join(", ")))?;
+    } else {
+        ctx.out.line(format!("unchanged: {to} is the key's newest version"))?;
+    }
+    if destroyed {
+        ctx.out.line("the service-managed key was destroyed; copies of its folder in backups are not")?;
+    }
+    Ok(())
+}
+
+/// A key as its owner would type it.
+fn shown(known: &KnownStore, key: &KeyId) -> String {
+    match known.vaults.get(key.host()) {
+        Some(place) => {
+            let (name, version) = (key.name().to_owned(), key.version().map(str::to_owned));
+            bulla::kek::KeyUri::VaultFolder { dir: place.dir.clone(), name, version }.to_string()
+        }
+        None => key.to_string(),
+    }
+}

@@ -1,0 +1,191 @@
+//! `bulla status`: the encryption of a store, in the shape of `az acr encryption show`.
+
+use std::time::Duration;
+
+use bulla::kek::{KeyDescription, LeaseState};
+use bulla::{Mode, Status, StoreKeyState, StoreUrl};
+use data_encoding::HEXLOWER;
+use serde_json::{Value, json};
+
+use crate::context::Context;
+use crate::exit::{Failure, Result};
+use crate::known::{Encryption, KnownStore};
+use crate::open::{self, Opened};
+use crate::output;
+
+/// Show the encryption of a store, as JSON in the shape of `az acr encryption show`
+///
+/// With --verbose everything that is known: also of a store whose key is revoked, from what this machine remembers.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  bulla status ./store
+  bulla status ./store | jq -r .keyVaultProperties.versionedKeyIdentifier
+  bulla status ./store --verbose")]
+pub(crate) struct Args {
+    /// A folder or a URL, or BULLA_STORE
+    #[arg(value_name = "STORE")]
+    store: Option<String>,
+}
+
+pub(crate) async fn run(ctx: &Context, args: Args) -> Result<()> {
+    let (url, known) = open::known(ctx, &ctx.store(args.store.as_deref())?)?;
+    match look(ctx, &url).await {
+        Ok((opened, status)) => {
+            ctx.config.update(url.canonical(), |known| {
+                known.map(|mut known| {
+                    known.saw(&status);
+                    known
+                })
+            })?;
+            opened.close(ctx).await;
+            let encryption = Encryption::of(&status);
+            let mut shown = plain(&encryption);
+            if ctx.verbose > 0 {
+                add(&mut shown, everything(&url, &status));
+            }
+            print(ctx, &shown)
+        }
+        Err(failure) => {
+            if ctx.verbose > 0 && open::is_about_the_key(&failure) {
+                let mut shown = plain(&known.encryption);
+                add(&mut shown, remembered(&url, &known, &failure));
+                print(ctx, &shown)?;
+            }
+            Err(failure)
+        }
+    }
+}
+
+async fn look(ctx: &Context, url: &StoreUrl) -> Result<(Opened, Status)> {
+    let opened = open::open(ctx, url.canonical()).await?;
+    match opened.store.status().await {
+        Ok(status) => Ok((opened, status)),
+        Err(error) => Err(opened.explain(error)),
+    }
+}
+
+fn print(ctx: &Context, shown: &Value) -> Result<()> {
+    if ctx.json {
+        ctx.out.json(shown)?;
+    } else {
+        ctx.out.pretty_json(shown)?;
+    }
+    Ok(())
+}
+
+/// Exactly what `az acr encryption show` has, for a store under a customer's key.
+fn plain(encryption: &Encryption) -> Value {
+    if !encryption.customer_managed {
+        // `az` shows nothing else of a registry under Microsoft's keys; it is encrypted all the same.
+        return json!({ "keyVaultProperties": null, "managedBy": "service", "status": "disabled" });
+    }
+    json!({
+        "keyVaultProperties": {
+            "identity": encryption.identity,
+            "keyIdentifier": encryption.key_identifier,
+            "keyRotationEnabled": encryption.key_rotation_enabled,
+            "lastKeyRotationTimestamp": encryption.last_key_rotation_timestamp,
+            "versionedKeyIdentifier": encryption.versioned_key_identifier,
+        },
+        "status": "enabled",
+    })
+}
+
+fn add(shown: &mut Value, more: Value) {
+    if let (Value::Object(shown), Value::Object(more)) = (shown, more) {
+        shown.extend(more);
+    }
+}
+
+fn everything(url: &StoreUrl, status: &Status) -> Value {
+    let bound = Duration::from_millis(status.revocation_bound_ms);
+    json!({
+        "managedBy": managed_by(&Encryption::of(status)),
+        "store": { "url": url.canonical(), "id": status.store.to_string(), "anchor": status.anchor.to_string(),
+                   "created": output::time(status.created) },
+        "log": { "number": status.log.number, "hash": HEXLOWER.encode(&status.log.hash) },
+        "mode": match status.mode { Mode::Direct => "direct", _ => "hierarchical" },
+        "dataEncryption": "Cobblestone-256 (AES-256-GCM, HKDF-SHA-512), a key per blob",
+        "revocationBound": humantime::format_duration(bound).to_string(),
+        "key": key(status),
+        "keyVersions": status.keks.iter().map(|(kek, active)| json!({
+            "key": kek.to_string(), "state": if *active { "active" } else { "retiring" } })).collect::<Vec<_>>(),
+        "storeKeys": status.store_keys.iter().map(|(id, state)| json!({
+            "id": id.to_string(), "state": store_key_state(*state) })).collect::<Vec<_>>(),
+        "secrets": secrets(bound),
+        "warnings": status.warnings,
+    })
+}
+
+fn key(status: &Status) -> Value {
+    let (state, reason, until) = match &status.key_state {
+        LeaseState::Live { until, .. } => ("live", None, Some(output::time(*until))),
+        LeaseState::Revoked { reason, .. } => ("revoked", Some(reason.code()), None),
+        LeaseState::Unavailable { .. } => ("unavailable", None, None),
+        _ => ("expired", None, None),
+    };
+    let mut key = json!({
+        "identifier": status.key, "versionedIdentifier": status.versioned_key, "identity": status.identity,
+        "state": state, "reason": reason, "leasedUntil": until,
+    });
+    if let Some(description) = &status.kek {
+        add(&mut key, described(description));
+    }
+    key
+}
+
+fn described(key: &KeyDescription) -> Value {
+    json!({
+        "kind": key.kind.to_string(),
+        "enabled": key.enabled,
+        "notBefore": key.not_before.map(output::time),
+        "expires": key.expires.map(output::time),
+        "softDelete": key.protection.soft_delete,
+        "purgeProtection": key.protection.purge_protection,
+    })
+}
+
+fn store_key_state(state: StoreKeyState) -> &'static str {
+    match state {
+        StoreKeyState::Active => "active",
+        StoreKeyState::Retiring => "retiring",
+        StoreKeyState::Retired => "retired",
+        _ => "unknown",
+    }
+}
+
+/// How long and how unwrapped secrets are held in memory.
+fn secrets(bound: Duration) -> Value {
+    json!({
+        "heldAtMost": humantime::format_duration(bound).to_string(),
+        "wipedOnRevocation": true,
+        "lockedInMemory": false,
+        "coreDumpsPrevented": false,
+    })
+}
+
+/// What is known of a store that can't be opened now.
+fn remembered(url: &StoreUrl, known: &KnownStore, failure: &Failure) -> Value {
+    let encryption = &known.encryption;
+    let bound = Duration::from_millis(encryption.revocation_bound_ms);
+    json!({
+        "managedBy": managed_by(encryption),
+        "store": { "url": url.canonical(), "id": known.store_id, "anchor": known.anchor },
+        "log": { "number": known.number, "hash": known.hash },
+        "revocationBound": humantime::format_duration(bound).to_string(),
+        "key": {
+            "identifier": encryption.key_identifier,
+            "versionedIdentifier": encryption.versioned_key_identifier,
+            "identity": encryption.identity,
+            "state": failure.kind.as_str(),
+            "reason": failure.denied.map(bulla::kek::DenyReason::code),
+        },
+        "seen": encryption.seen,
+        "warnings": [format!("{failure}")],
+    })
+}
+
+fn managed_by(encryption: &Encryption) -> &'static str {
+    if encryption.customer_managed { "customer" } else { "service" }
+}
