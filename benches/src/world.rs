@@ -1,17 +1,18 @@
-//! A store over a bucket in memory: everything is real but the disk and the key service.
+//! A store over a bucket in memory, under a key in a local vault: everything is real but the disk.
 
+use std::path::Path as FsPath;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bulla::{Bucket, CreateOptions, Engine, Managed, Store};
-use bulla_kek::{Identity, Providers, TokioRuntime};
-use bulla_testkit::provider::{SimProvider, key_id};
-use bulla_testkit::runtime::SimRuntime;
+use bulla_kek::{Identity, KeyKind, Providers, TokioRuntime};
+use bulla_vault::{CreateKey, CreateVault, Passphrase, PassphraseCost, Permission, Vault, VaultProvider};
 use bytes::Bytes;
 use futures::{StreamExt as _, TryStreamExt as _};
 use object_store::ObjectStore as _;
 use object_store::memory::InMemory;
 use object_store::path::Path;
+use tempfile::TempDir;
 use tokio::runtime::{Builder, Runtime};
 
 /// One store and what it stands on.
@@ -23,6 +24,8 @@ pub struct World {
     pub memory: Arc<InMemory>,
     /// The store in it.
     pub store: Store,
+    /// Where the vault is.
+    _vault: TempDir,
 }
 
 impl World {
@@ -32,8 +35,9 @@ impl World {
         let tokio =
             Builder::new_multi_thread().worker_threads(1).enable_time().build().expect("a thread can start");
         let memory = Arc::new(InMemory::new());
-        let store = tokio.block_on(create(Arc::clone(&memory)));
-        Self { tokio, memory, store }
+        let dir = tempfile::tempdir().expect("a temporary folder can be made");
+        let store = tokio.block_on(create(dir.path(), Arc::clone(&memory)));
+        Self { tokio, memory, store, _vault: dir }
     }
 
     /// Empties the bucket but for the store's log.
@@ -58,14 +62,19 @@ impl Default for World {
     }
 }
 
-async fn create(memory: Arc<InMemory>) -> Store {
-    let keys = SimProvider::new(&SimRuntime::new(tokio::time::Instant::now(), 1), "bench");
+async fn create(dir: &FsPath, memory: Arc<InMemory>) -> Store {
+    let cost = PassphraseCost::MINIMAL;
+    let vault = CreateVault { purge_protection: true, passphrase: Passphrase::new("bench"), cost };
+    let vault = Vault::create(dir, vault).expect("an empty folder takes a vault");
+    vault.set_policy(&Identity::System, &Permission::FOR_STORES).expect("a policy can be set");
+    vault.create_key(&CreateKey::new("bench", KeyKind::Aes { bits: 256 })).expect("a key can be made");
+    let key = vault.key_id("bench", None).expect("that is a key's name");
     let engine = Engine::builder()
-        .providers(Providers::new().with(Arc::new(keys)))
+        .providers(Providers::new().with(Arc::new(VaultProvider::new(vault))))
         .runtime(Arc::new(TokioRuntime))
         .build();
     let options = CreateOptions {
-        key: key_id("bench"),
+        key,
         identity: Identity::System,
         managed: Managed::Customer,
         revocation_bound: Duration::from_secs(60),

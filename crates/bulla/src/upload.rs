@@ -115,19 +115,21 @@ impl Upload {
     ///
     /// # Cancel safety
     /// Not cancel safe: an upload whose `write` was dropped can only be dropped or aborted.
-    pub async fn write(&mut self, bytes: Bytes) -> Result<()> {
+    pub async fn write(&mut self, mut bytes: Bytes) -> Result<()> {
         self.size += bytes.len() as u64;
         if let Some(size) = self.options.size
             && self.size > size
         {
             return Err(Error::invalid(format!("more bytes than the {size} announced")));
         }
-        self.pending_len += bytes.len();
-        if !bytes.is_empty() {
-            self.pending.push(bytes);
-        }
-        if self.pending_len >= BATCH {
-            self.flush().await?;
+        // However much comes at once, no more than a batch is sealed before there is room for it.
+        while !bytes.is_empty() {
+            let batch = bytes.split_to(bytes.len().min(BATCH - self.pending_len));
+            self.pending_len += batch.len();
+            self.pending.push(batch);
+            if self.pending_len == BATCH {
+                self.flush().await?;
+            }
         }
         Ok(())
     }
