@@ -1,4 +1,5 @@
-//! Plaintext buffers that a stream uses again. A fresh one would have to be zeroed first, which costs a third of opening.
+//! Buffers that are used again. A fresh one has to be zeroed first, by the allocator or page by page by the system, which
+//! costs a third of opening and a tenth of sealing.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -7,7 +8,8 @@ use bytes::Bytes;
 /// How many buffers wait for their next use.
 const KEPT: usize = 4;
 
-/// The buffers of one stream: what one blob's reader saw stays with this reader.
+/// A few buffers of about the same length. For plaintext there is one per stream, so that what a blob's reader saw stays
+/// with this reader; ciphertext is anybody's.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Buffers {
     free: Arc<Mutex<Vec<Vec<u8>>>>,

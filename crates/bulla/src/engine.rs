@@ -6,6 +6,8 @@ use std::time::Duration;
 use bulla_envelope::crypto::CryptoProvider;
 use bulla_kek::{Providers, Runtime, TokioRuntime};
 
+use crate::buffers::Buffers;
+
 /// What is injected, chosen once.
 #[derive(Debug)]
 pub(crate) struct Parts {
@@ -16,6 +18,8 @@ pub(crate) struct Parts {
     pub(crate) gc_grace: Duration,
     pub(crate) outage_grace: Duration,
     pub(crate) cached_envelopes: usize,
+    /// For sealed extents on their way.
+    pub(crate) buffers: Buffers,
 }
 
 /// Opens and creates stores. Cheap to clone; one per process is enough for any number of stores and keys.
@@ -49,6 +53,7 @@ impl Engine {
                 gc_grace: Duration::from_secs(24 * 60 * 60),
                 outage_grace: Duration::ZERO,
                 cached_envelopes: 4096,
+                buffers: Buffers::default(),
             },
         }
     }

@@ -10,6 +10,8 @@ use bulla_envelope::random::RandomSource;
 use bulla_envelope::secret::Dek;
 use bytes::Bytes;
 
+use crate::buffers::Buffers;
+
 const MIB: usize = 1 << 20;
 
 /// Bytes are hashed and then sealed in strides that stay in the second-level cache between the two.
@@ -19,7 +21,7 @@ const STRIDE: usize = 16 * CHUNK_LEN;
 #[derive(Debug)]
 pub(crate) struct SealedExtent {
     pub(crate) extent: Extent,
-    pub(crate) message: Vec<u8>,
+    pub(crate) message: Bytes,
 }
 
 /// The plaintext length of a blob's n-th extent. One extent is one PUT, held in memory until acknowledged, so it is small;
@@ -42,12 +44,15 @@ pub(crate) struct Sealing {
     memory_per_stream: usize,
     started: usize,
     open: Option<OpenExtent>,
+    buffers: Buffers,
 }
 
 struct OpenExtent {
     name: ExtentName,
     sealer: Sealer,
     message: Vec<u8>,
+    /// How much of `message` is written; the rest is of its last use.
+    sealed: usize,
     plaintext: usize,
     capacity: usize,
     /// The start of a chunk that is not full yet.
@@ -61,8 +66,10 @@ impl Sealing {
         algorithm: Algorithm,
         memory_per_stream: usize,
         random: &dyn RandomSource,
+        buffers: Buffers,
     ) -> Self {
         Self {
+            buffers,
             crypto,
             store,
             blob: BlobId::random(random),
@@ -98,7 +105,7 @@ impl Sealing {
                 self.hasher.update(now);
                 let open = open.fill(now);
                 if open.plaintext == open.capacity {
-                    full.push(open.finish());
+                    full.push(open.finish(&self.buffers));
                 } else {
                     self.open = Some(open);
                 }
@@ -110,7 +117,7 @@ impl Sealing {
 
     /// Ends the blob: its digest, its key, and the extent that was not full.
     pub(crate) fn finish(mut self) -> (Digest, Dek, Option<SealedExtent>) {
-        let last = self.open.take().map(OpenExtent::finish);
+        let last = self.open.take().map(|open| open.finish(&self.buffers));
         (self.hasher.finish(), self.dek, last)
     }
 
@@ -122,12 +129,13 @@ impl Sealing {
         random.fill(&mut salt);
         let context = extent_context(&self.store, &self.blob);
         let sealer = Sealer::new(self.crypto, self.dek.expose(), &context, salt);
-        let mut message = Vec::with_capacity(HEADER_LEN + capacity / CHUNK_LEN * SEALED_CHUNK_LEN + TAG_LEN);
-        message.extend_from_slice(&sealer.header().to_bytes());
+        let mut message = self.buffers.take(HEADER_LEN + capacity / CHUNK_LEN * SEALED_CHUNK_LEN + TAG_LEN);
+        message[..HEADER_LEN].copy_from_slice(&sealer.header().to_bytes());
         OpenExtent {
             name: ExtentName::random(random),
             sealer,
             message,
+            sealed: HEADER_LEN,
             plaintext: 0,
             capacity,
             partial: Vec::new(),
@@ -157,20 +165,25 @@ impl OpenExtent {
     }
 
     fn seal(&mut self, whole: &[u8]) {
-        let at = self.message.len();
-        // Grown stride by stride: the zeroes are still in the cache when the ciphertext replaces them.
-        self.message.resize(at + whole.len() / CHUNK_LEN * SEALED_CHUNK_LEN, 0);
-        self.sealer.seal_chunks(whole, &mut self.message[at..]);
+        let end = self.sealed + whole.len() / CHUNK_LEN * SEALED_CHUNK_LEN;
+        self.sealer.seal_chunks(whole, &mut self.message[self.sealed..end]);
+        self.sealed = end;
     }
 
-    fn finish(mut self) -> SealedExtent {
+    fn finish(mut self, buffers: &Buffers) -> SealedExtent {
         let header = self.sealer.header().clone();
-        let at = self.message.len();
-        self.message.resize(at + self.partial.len() + TAG_LEN, 0);
-        self.sealer.seal_last(&self.partial, &mut self.message[at..]);
-        self.message.shrink_to_fit();
+        let end = self.sealed + self.partial.len() + TAG_LEN;
+        self.sealer.seal_last(&self.partial, &mut self.message[self.sealed..end]);
+        let message = if end < self.message.len() / 2 {
+            // Whoever keeps a small message should not keep a large buffer.
+            let small = Bytes::copy_from_slice(&self.message[..end]);
+            drop(buffers.lend(self.message));
+            small
+        } else {
+            buffers.lend(self.message).slice(..end)
+        };
         let extent = Extent { name: self.name, len: self.plaintext as u64, header };
-        SealedExtent { extent, message: self.message }
+        SealedExtent { extent, message }
     }
 }
 

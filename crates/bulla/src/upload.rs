@@ -86,6 +86,7 @@ impl Upload {
             algorithm,
             parts.memory_per_stream,
             parts.runtime.random(),
+            parts.buffers.clone(),
         );
         Self {
             options,
