@@ -232,10 +232,12 @@ fn pieces(
         }
         let mut plain = buffers.take(piece.plaintext_len);
         if let Some((_, opener)) = &opener {
-            opener.open_chunks(piece.first_chunk, &sealed, piece.last, &mut plain).map_err(|error| {
-                Error::corrupt(format!("data of {} does not authenticate", opened.record.digest))
-                    .with_source(error)
-            })?;
+            opener
+                .open_chunks(piece.first_chunk, &sealed, piece.last, &mut plain[..piece.plaintext_len])
+                .map_err(|error| {
+                    Error::corrupt(format!("data of {} does not authenticate", opened.record.digest))
+                        .with_source(error)
+                })?;
         }
         while !inner.gate.is_live(&inner) {
             inner.gate.secrets(&inner).await?;

@@ -22,11 +22,12 @@ struct Lent {
 }
 
 impl Buffers {
-    /// A buffer of `len` bytes, whatever is in them: to be overwritten as a whole.
+    /// A buffer of at least `len` bytes, whatever is in them: only what was overwritten may be used.
     pub(crate) fn take(&self, len: usize) -> Vec<u8> {
-        let mut buffer = self.free.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default();
-        buffer.resize(len, 0);
-        buffer
+        match self.free.lock().unwrap_or_else(PoisonError::into_inner).pop() {
+            Some(buffer) if buffer.len() >= len => buffer,
+            _ => vec![0; len],
+        }
     }
 
     /// Shares a buffer's bytes until nobody needs them.
