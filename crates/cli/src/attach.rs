@@ -40,6 +40,7 @@ pub(crate) struct Args {
 
 pub(crate) async fn run(ctx: &Context, args: Args) -> Result<()> {
     let url = StoreUrl::parse(&ctx.store(args.store.as_deref())?)?;
+    ctx.config.check()?;
     let before = ctx.config.store(url.canonical())?;
     let (providers, vaults) = match &args.kek {
         Some(text) => {

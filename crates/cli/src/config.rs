@@ -84,6 +84,13 @@ impl Config {
         Ok(self.stores()?.remove(canonical))
     }
 
+    /// Whether something can be remembered at all: asked before something is made that must be.
+    pub(crate) fn check(&self) -> Result<()> {
+        self.make()?;
+        let _lock = self.lock()?;
+        self.stores().map(drop)
+    }
+
     /// Changes what is known of one store: atomic, durable, one process at a time.
     pub(crate) fn update(
         &self,

@@ -50,6 +50,7 @@ pub(crate) struct Args {
 
 pub(crate) async fn run(ctx: &Context, args: Args) -> Result<()> {
     let url = StoreUrl::parse(&ctx.store(args.store.as_deref())?)?;
+    ctx.config.check()?;
     let made = match &args.kek {
         Some(text) => customer(ctx, &url, &args, text).await?,
         None => service_managed(ctx, &url, &args).await?,
@@ -85,8 +86,7 @@ async fn service_managed(ctx: &Context, url: &StoreUrl, args: &Args) -> Result<V
             Ok(store) => store,
             Err(ErrorKind::NotFound | ErrorKind::Invalid | ErrorKind::Corrupt) => return Err(failure),
             Err(_) => {
-                let dir = made.key.place.dir.display().to_string();
-                made.keep();
+                let dir = made.keep().place.dir.display().to_string();
                 return Err(failure.with_fix(format!(
                     "whether the store was made is not known; its key is kept in {dir}: look later, and if there is no \
                      store, remove that folder and try again"
@@ -95,9 +95,9 @@ async fn service_managed(ctx: &Context, url: &StoreUrl, args: &Args) -> Result<V
         },
         Err(failure) => return Err(failure),
     };
-    let printed = finish(ctx, url, &store, &made.key).await?;
-    made.keep();
-    Ok(printed)
+    // Whatever happens now, the store hangs on this key.
+    let key = made.keep();
+    finish(ctx, url, &store, &key).await
 }
 
 /// A service key belongs to one store and is destroyed when that leaves it.

@@ -53,20 +53,21 @@ pub(crate) fn folder(config: &Config, url: &StoreUrl, given: Option<&Path>) -> R
 #[derive(Debug)]
 pub(crate) struct Made {
     pub(crate) key: Key,
-    keep: bool,
+    removed: Option<VaultPlace>,
 }
 
 impl Made {
-    pub(crate) fn keep(mut self) {
-        self.keep = true;
+    pub(crate) fn keep(mut self) -> Key {
+        self.removed = None;
+        self.key.clone()
     }
 }
 
 impl Drop for Made {
     fn drop(&mut self) {
-        if !self.keep {
+        if let Some(place) = self.removed.take() {
             // The store was not made, so nothing hangs on the key.
-            let _ = remove(&self.key.place);
+            let _ = remove(&place);
         }
     }
 }
@@ -101,7 +102,8 @@ pub(crate) fn make(dir: &Path, identity: &Identity) -> Result<Made> {
     let vault = Vault::create(dir, options).map_err(undo)?;
     let place = VaultPlace { dir: vault.dir().to_owned(), passphrase_file: Some(passphrase_file.clone()) };
     let id = vault.key_id(NAME, None)?;
-    let made = Made { key: Key { id, vault, place }, keep: false };
+    let removed = Some(place.clone());
+    let made = Made { key: Key { id, vault, place }, removed };
     new_version(&made.key.vault)?;
     made.key.vault.set_policy(identity, &Permission::FOR_STORES)?;
     Ok(made)

@@ -12,7 +12,7 @@ use crate::known::{KnownStore, VaultPlace};
 use crate::passphrase::{self, Purpose};
 
 /// A key that a user named, and the vault it is in.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Key {
     pub(crate) id: KeyId,
     pub(crate) vault: Vault,

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, BufReader, BufWriter, Read, Write};
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -40,7 +41,11 @@ pub(super) fn choose(here: &Path, given: &[PathBuf]) -> Result<Chosen> {
             let path = std::path::absolute(path).map_err(|error| Failure::file("find", path, error))?;
             let meta = fs::metadata(&path).map_err(|error| Failure::file("read", &path, error))?;
             if meta.is_dir() {
-                walk(&path, &mut |file| entries.extend(entry(&path, file)))?;
+                let mut add = |file: &Path| {
+                    entries.extend(entry(&path, file));
+                    ControlFlow::Continue(())
+                };
+                let _ = walk(&path, &mut add)?;
             } else {
                 let parent = path.parent().unwrap_or(&path).to_owned();
                 entries.extend(entry(&parent, &path));
@@ -61,16 +66,13 @@ pub(super) fn choose(here: &Path, given: &[PathBuf]) -> Result<Chosen> {
         }
         None => {
             let mut total = 0;
-            walk(here, &mut |file| {
-                let hidden = file.components().any(|part| {
-                    let name = part.as_os_str().to_string_lossy();
-                    name == "target" || (name.starts_with('.') && name.len() > 1)
-                });
-                if !hidden && total < WANTED {
+            let _ = walk(here, &mut |file| {
+                if !is_hidden(file.strip_prefix(here).unwrap_or(file)) {
                     let found = entry(here, file);
                     total += found.as_ref().map_or(0, |found| found.size);
                     entries.extend(found);
                 }
+                until(total >= WANTED)
             })?;
             "the files of this folder".to_owned()
         }
@@ -91,15 +93,26 @@ fn total(entries: &BTreeSet<Entry>) -> u64 {
     entries.iter().map(|entry| entry.size).sum()
 }
 
+/// What was built, and what its owner does not see in listings.
+fn is_hidden(path: &Path) -> bool {
+    path.components().any(|part| {
+        let name = part.as_os_str().to_string_lossy();
+        name == "target" || name.starts_with('.')
+    })
+}
+
+fn until(enough: bool) -> ControlFlow<()> {
+    if enough { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+}
+
 /// What was built beside the binary, then the system's programs and libraries.
 fn fill(entries: &mut BTreeSet<Entry>, beside: Option<&Path>) {
     let folders = beside.into_iter().chain(["/usr/bin", "/usr/lib", "/bin", "/lib"].map(Path::new));
     for folder in folders {
         // A folder that can't be read makes it no less real.
         let _ = walk(folder, &mut |file| {
-            if total(entries) < WANTED {
-                entries.extend(entry(Path::new("/"), file).filter(|found| found.size <= LARGEST_FILLER));
-            }
+            entries.extend(entry(Path::new("/"), file).filter(|found| found.size <= LARGEST_FILLER));
+            until(total(entries) >= WANTED)
         });
         if total(entries) >= WANTED {
             return;
@@ -132,8 +145,11 @@ fn entry(root: &Path, path: &Path) -> Option<Entry> {
     })
 }
 
-/// Every file below `folder`, in the order of names; links are not followed.
-pub(super) fn walk(folder: &Path, found: &mut dyn FnMut(&Path)) -> Result<()> {
+/// Every file below `folder`, in the order of names, until `found` breaks off; links are not followed.
+pub(super) fn walk(
+    folder: &Path,
+    found: &mut dyn FnMut(&Path) -> ControlFlow<()>,
+) -> Result<ControlFlow<()>> {
     let failed = |error| Failure::file("list", folder, error);
     let mut names: Vec<_> = fs::read_dir(folder).map_err(failed)?.filter_map(io::Result::ok).collect();
     names.sort_by_key(fs::DirEntry::file_name);
@@ -141,16 +157,20 @@ pub(super) fn walk(folder: &Path, found: &mut dyn FnMut(&Path)) -> Result<()> {
         match name.file_type() {
             Ok(kind) if kind.is_dir() => {
                 let path = name.path();
-                match walk(&path, found) {
-                    // A folder of somebody else's is passed by.
-                    Ok(()) | Err(_) => {}
+                // A folder of somebody else's is passed by.
+                if let Ok(ControlFlow::Break(())) = walk(&path, found) {
+                    return Ok(ControlFlow::Break(()));
                 }
             }
-            Ok(_) => found(&name.path()),
+            Ok(_) => {
+                if found(&name.path()).is_break() {
+                    return Ok(ControlFlow::Break(()));
+                }
+            }
             Err(_) => {}
         }
     }
-    Ok(())
+    Ok(ControlFlow::Continue(()))
 }
 
 /// Writes the layer; its digest and length. A plain tar, so the digest is also the `diff_id`.

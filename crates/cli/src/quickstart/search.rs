@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom};
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -84,7 +85,10 @@ pub(super) fn search(place: &Path, needles: &[&[u8]]) -> Result<Found> {
     let overlap = needles.iter().map(|needle| needle.len()).max().unwrap_or_default();
     let mut paths = Vec::new();
     if place.is_dir() {
-        walk(place, &mut |path| paths.push(path.to_owned()))?;
+        let _ = walk(place, &mut |path| {
+            paths.push(path.to_owned());
+            ControlFlow::Continue(())
+        })?;
     } else {
         paths.push(place.to_owned());
     }
@@ -128,11 +132,17 @@ fn mark(finders: &[memmem::Finder<'_>], bytes: &[u8], hit: &mut [bool]) {
 pub(super) fn snapshot(folder: &Path) -> Result<BTreeMap<PathBuf, (u64, SystemTime)>> {
     let mut files = BTreeMap::new();
     let mut failed = None;
-    walk(folder, &mut |path| match fs::metadata(path).and_then(|meta| Ok((meta.len(), meta.modified()?))) {
+    let _ = walk(folder, &mut |path| match fs::metadata(path)
+        .and_then(|meta| Ok((meta.len(), meta.modified()?)))
+    {
         Ok(state) => {
             files.insert(path.to_owned(), state);
+            ControlFlow::Continue(())
         }
-        Err(error) => failed = Some(Failure::file("look at", path, error)),
+        Err(error) => {
+            failed = Some(Failure::file("look at", path, error));
+            ControlFlow::Break(())
+        }
     })?;
     match failed {
         Some(failure) => Err(failure),

@@ -1,0 +1,22 @@
+//! The command, as scripts use it: the built binary, real folders, nothing shared between tests.
+
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+#[path = "cli/crash.rs"]
+mod crash;
+#[path = "cli/errors.rs"]
+mod errors;
+#[path = "cli/memory.rs"]
+mod memory;
+#[path = "cli/quickstart.rs"]
+mod quickstart;
+#[path = "cli/revoke.rs"]
+mod revoke;
+#[path = "cli/service.rs"]
+mod service;
+#[path = "cli/trust.rs"]
+mod trust;
+#[path = "cli/usage.rs"]
+mod usage;
+#[path = "cli/world.rs"]
+mod world;
