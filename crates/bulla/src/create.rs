@@ -10,7 +10,7 @@ use bulla_envelope::record::{
     KekEntry, KekState, LogRecord, Managed, Mode, RootEntry, RootState, StoreKeyEntry, StoreKeyState,
 };
 use bulla_envelope::secret::{RecordKey, Root, StoreKey};
-use bulla_kek::{Identity, KeyId};
+use bulla_kek::{Identity, KeyId, Now};
 use quick_cache::sync::Cache;
 
 use crate::bucket::Bucket;
@@ -18,7 +18,7 @@ use crate::engine::Engine;
 use crate::envelopes::unix_millis;
 use crate::error::{Error, ErrorKind, Result};
 use crate::gate::Gate;
-use crate::log::{self, Append, RecordMark};
+use crate::log::{self, Append, RawRecord, RecordMark};
 use crate::preflight::{self, Requirements};
 use crate::store::{Store, StoreInner};
 use crate::unlock::{Expected, unlock};
@@ -101,7 +101,9 @@ impl Engine {
         match log::append(&bucket, record.number, object).await? {
             Append::Done(mark) => {
                 let options = OpenOptions { trust: Trust::Anchor(root.anchor()), floor: Some(mark) };
-                self.open_probed(bucket, options).await
+                let read_started = parts.runtime.now();
+                let newest = log::read_newest(&bucket, options.floor).await?;
+                self.unlock(bucket, newest, read_started, options).await
             }
             Append::Lost => Err(already_a_store()),
         }
@@ -117,19 +119,33 @@ impl Engine {
     /// # Cancel safety
     /// Cancel safe.
     pub async fn open(&self, bucket: Bucket, options: OpenOptions) -> Result<Store> {
-        // First what is cheap and says that there is no store here.
-        let newest = log::read_newest(&bucket, options.floor).await;
-        match newest {
-            Ok(_) => self.probe(&bucket).await?,
-            Err(error) => return Err(error),
+        let read_started = self.parts.runtime.now();
+        // First what is cheap and says whether there is a store here at all.
+        let newest = log::read_newest(&bucket, options.floor).await?;
+        self.probe(&bucket).await?;
+        let mark = newest.mark;
+        let opened = self.unlock(bucket.clone(), newest, read_started, options).await;
+        match opened {
+            // Another node may have rotated to another key meanwhile.
+            Err(error) if error.kind() == ErrorKind::Revoked => {
+                let read_started = self.parts.runtime.now();
+                match log::read_after(&bucket, mark).await? {
+                    Some(newer) => self.unlock(bucket, newer, read_started, options).await,
+                    None => Err(error),
+                }
+            }
+            opened => opened,
         }
-        self.open_probed(bucket, options).await
     }
 
-    async fn open_probed(&self, bucket: Bucket, options: OpenOptions) -> Result<Store> {
+    async fn unlock(
+        &self,
+        bucket: Bucket,
+        raw: RawRecord,
+        read_started: Now,
+        options: OpenOptions,
+    ) -> Result<Store> {
         let parts = &self.parts;
-        let read_started = parts.runtime.now();
-        let raw = log::read_newest(&bucket, options.floor).await?;
         let anchor = match options.trust {
             Trust::Anchor(anchor) => Some(anchor),
             Trust::OnFirstUse => None,
