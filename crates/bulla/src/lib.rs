@@ -47,8 +47,14 @@ pub use bulla_envelope::derive::Anchor;
 pub use bulla_envelope::digest::{Algorithm, Digest};
 pub use bulla_envelope::ids::{StoreId, StoreKeyId};
 pub use bulla_envelope::record::{Managed, Mode, StoreKeyState};
-/// The key side: what a provider implements, and how keys are named.
-pub use bulla_kek as kek;
+/// The key side, as an embedder needs it: what a provider implements, how keys are named, what a runtime gives.
+pub mod kek {
+    pub use bulla_kek::{
+        BoxFuture, DenyReason, Identity, KekError, KekErrorKind, KekProvider, KeyDescription, KeyId, KeyKind,
+        KeyUri, LeaseState, Now, Protection, Providers, Runtime, SystemRandom, TokioRuntime, WrapAlgorithm,
+        WrappedKey, async_trait,
+    };
+}
 
 pub use self::blob::{Blob, BlobInfo};
 pub use self::bucket::{Bucket, StoreUrl};
