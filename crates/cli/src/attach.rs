@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bulla::bucket::BucketErrorKind;
-use bulla::kek::Providers;
 use bulla::{Anchor, OpenOptions, StoreUrl, Trust};
+use bulla_kek::Providers;
 use bulla_vault::VaultProvider;
 
 use crate::context::Context;

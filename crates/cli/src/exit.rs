@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use bulla::bucket::{BucketError, BucketErrorKind};
-use bulla::kek::{DenyReason, InvalidKeyId, KekError};
+use bulla_kek::{DenyReason, InvalidKeyId, KekError};
 use bulla_vault::{VaultError, VaultErrorKind};
 use serde_json::json;
 

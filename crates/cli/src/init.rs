@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bulla::kek::{Identity, Providers};
 use bulla::{CreateOptions, ErrorKind, Managed, OpenOptions, Status, Store, StoreUrl, Trust};
+use bulla_kek::{Identity, Providers};
 use bulla_vault::VaultProvider;
 use serde_json::{Value, json};
 
@@ -117,7 +117,6 @@ fn providers(key: &Key) -> Providers {
 }
 
 async fn create(url: &StoreUrl, key: &Key, args: &Args, managed: Managed) -> Result<Store> {
-    let existed = url.folder().is_none_or(std::path::Path::exists);
     let options = CreateOptions {
         key: key.id.clone(),
         identity: args.identity.clone(),
@@ -125,12 +124,13 @@ async fn create(url: &StoreUrl, key: &Key, args: &Args, managed: Managed) -> Res
         revocation_bound: args.revocation_bound,
         allow_unprotected_key: args.allow_unprotected_key,
     };
-    let created = open::engine(providers(key)).create(url.connect(true)?, options).await;
-    created.map_err(|error| {
-        if let (false, Some(folder)) = (existed, url.folder()) {
-            // Made for nothing. It goes only if it is empty.
-            let _ = std::fs::remove_dir(folder);
-        }
+    let engine = open::engine(providers(key));
+    if url.folder().is_some_and(|folder| !folder.exists()) {
+        // A rehearsal in memory: a key or setting that is refused leaves no folder behind.
+        let rehearsal = StoreUrl::parse("memory:///rehearsal")?.connect(true)?;
+        engine.create(rehearsal, options.clone()).await?.close().await;
+    }
+    engine.create(url.connect(true)?, options).await.map_err(|error| {
         if error.kind() == ErrorKind::Conflict {
             return Failure::new(
                 Kind::Conflict,

@@ -1,8 +1,8 @@
 //! Opening a store: only one that this machine knows, as the one it knows, and no older than it was seen.
 
 use bulla::bucket::BucketErrorKind;
-use bulla::kek::{DenyReason, KeyUri, Providers};
 use bulla::{Engine, ErrorKind, OpenOptions, Store, StoreUrl, Trust};
+use bulla_kek::{DenyReason, KeyUri, Providers};
 
 use crate::context::Context;
 use crate::exit::{Failure, Kind, Result};

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use bulla::kek::{Identity, KeyId, Providers};
 use bulla::{Managed, RotateOptions, Rotation, Status, StoreUrl};
+use bulla_kek::{Identity, KeyId, Providers};
 use bulla_vault::VaultProvider;
 use serde_json::json;
 
@@ -187,7 +187,7 @@ fn shown(known: &KnownStore, key: &KeyId) -> String {
     match known.vaults.get(key.host()) {
         Some(place) => {
             let (name, version) = (key.name().to_owned(), key.version().map(str::to_owned));
-            bulla::kek::KeyUri::VaultFolder { dir: place.dir.clone(), name, version }.to_string()
+            bulla_kek::KeyUri::VaultFolder { dir: place.dir.clone(), name, version }.to_string()
         }
         None => key.to_string(),
     }

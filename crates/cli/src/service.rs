@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use bulla::StoreUrl;
-use bulla::kek::{Identity, KeyKind};
+use bulla_kek::{Identity, KeyKind};
 use bulla_vault::{CreateKey, CreateVault, Passphrase, PassphraseCost, Permission, Vault};
 use data_encoding::HEXLOWER;
 use zeroize::Zeroizing;

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use bulla::kek::{KeyDescription, LeaseState};
 use bulla::{Mode, Status, StoreKeyState, StoreUrl};
+use bulla_kek::{KeyDescription, LeaseState};
 use data_encoding::HEXLOWER;
 use serde_json::{Value, json};
 
@@ -179,7 +179,7 @@ fn remembered(url: &StoreUrl, known: &KnownStore, failure: &Failure) -> Value {
             "versionedIdentifier": encryption.versioned_key_identifier,
             "identity": encryption.identity,
             "state": failure.kind.as_str(),
-            "reason": failure.denied.map(bulla::kek::DenyReason::code),
+            "reason": failure.denied.map(bulla_kek::DenyReason::code),
         },
         "seen": encryption.seen,
         "warnings": [format!("{failure}")],

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
 
-use bulla::kek::{KeyId, KeyUri, Providers, Scheme};
+use bulla_kek::{KeyId, KeyUri, Providers, Scheme};
 use bulla_vault::{Vault, VaultErrorKind, VaultProvider};
 
 use crate::context::Context;

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::SystemTime;
 
-use bulla::kek::KeyKind;
+use bulla_kek::KeyKind;
 use bulla_vault::{AttributeChanges, CreateKey, Vault};
 use clap::{Subcommand, ValueEnum};
 use jiff::Timestamp;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use bulla::kek::Identity;
+use bulla_kek::Identity;
 use bulla_vault::{Permission, Vault};
 use serde_json::json;
 
