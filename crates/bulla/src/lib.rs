@@ -50,9 +50,9 @@ pub use bulla_envelope::record::{Managed, Mode, StoreKeyState};
 /// The key side, as an embedder needs it: what a provider implements, how keys are named, what a runtime gives.
 pub mod kek {
     pub use bulla_kek::{
-        BoxFuture, DenyReason, Identity, KekError, KekErrorKind, KekProvider, KeyDescription, KeyId, KeyKind,
-        KeyUri, LeaseState, Now, Protection, Providers, Runtime, SystemRandom, TokioRuntime, WrapAlgorithm,
-        WrappedKey, async_trait,
+        BoxFuture, DenyReason, Identity, InvalidKeyId, KekError, KekErrorKind, KekProvider, KeyDescription,
+        KeyId, KeyKind, KeyUri, LeaseState, Now, Protection, Providers, Runtime, Scheme, SystemRandom,
+        TokioRuntime, WrapAlgorithm, WrappedKey, async_trait,
     };
 }
 
