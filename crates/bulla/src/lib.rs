@@ -16,6 +16,8 @@
 //!                  ├─ rotate, preflight, log         configuration and keys
 //!                  └─ bucket                         object_store, made even
 //! ```
+// The README's example is a test of this crate.
+#![cfg_attr(doctest, doc = include_str!("../../../README.md"))]
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test"))]
 // Time, tasks and randomness come through `bulla_kek::Runtime`, so that a simulation can drive them.
