@@ -4,22 +4,21 @@
 //! unwrap at a time goes to the provider, whatever the traffic; while the key is denied or out of reach, requests fail at
 //! once with what is known, and the keeper asks again.
 
+mod keeper;
+mod renewal;
+
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use bulla_envelope::derive::Anchor;
-use bulla_kek::{
-    DenyReason, KekErrorKind, KeyDescription, Lease, LeaseEnd, LeaseOptions, LeaseState, Next, Now, Probe,
-};
-use futures::future::{Either, select};
+use bulla_kek::{DenyReason, KeyDescription, Lease, LeaseEnd, LeaseOptions, LeaseState, Next, Now};
 use tokio::sync::Notify;
 
 use crate::engine::Parts;
 use crate::error::{Error, ErrorKind, Result};
 use crate::log::{self, RawRecord, RecordMark};
 use crate::store::StoreInner;
-use crate::unlock::{Expected, Locked, Unlocked, unlock};
+use crate::unlock::Unlocked;
 
 /// Whether the store's key can be used, and if not, why.
 pub type KeyState = LeaseState;
@@ -83,7 +82,7 @@ impl Gate {
     /// Starts the keeper, which lives as long as the store.
     pub(crate) fn start(store: &Arc<StoreInner>) {
         let runtime = Arc::clone(&store.parts.runtime);
-        runtime.spawn(Box::pin(keep(Arc::downgrade(store))));
+        runtime.spawn(Box::pin(keeper::keep(Arc::downgrade(store))));
     }
 
     /// The secrets, under a live lease; renews it first where it ended.
@@ -197,211 +196,8 @@ impl Gate {
         }
     }
 
-    /// Asks the log and the provider. The caller holds `renewing`.
-    async fn renew(&self, store: &StoreInner) -> Result<Arc<Unlocked>> {
-        let (mut raw, mut read_started) = self.read_log(store).await?;
-        let probe = self.start_probe(store);
-        let mut outcome = self.unlock(store, &raw, read_started, probe).await;
-        // Before "denied" counts, the log is read once more: another node may have rotated.
-        if let Err(Locked::Kek(error)) = &outcome
-            && matches!(error.kind(), KekErrorKind::Denied(_))
-            && let Some((newer, started)) = self.read_log_after(store, raw.mark).await
-        {
-            raw = newer;
-            read_started = started;
-            outcome = self.unlock(store, &raw, read_started, probe).await;
-        }
-        match outcome {
-            Ok(keys) => self.install(store, keys, raw, Some(probe)),
-            Err(locked) => Err(self.fail(store, locked, probe)),
-        }
-    }
-
-    async fn read_log(&self, store: &StoreInner) -> Result<(RawRecord, Now)> {
-        let (known, last_read) = {
-            let state = self.lock();
-            (state.newest.clone(), state.keys.as_ref().map(|keys| keys.view.read_started))
-        };
-        let read_started = store.parts.runtime.now();
-        match log::read_after(&store.bucket, known.mark).await {
-            Ok(Some(raw)) => Ok((raw, read_started)),
-            Ok(None) => Ok((known, read_started)),
-            Err(error) => match last_read {
-                // The key's owner decides over the lease, not the bucket: it can be renewed on the known record, whose
-                // view stays as old as it is. Writers look at its age.
-                Some(last_read) if error.kind() != ErrorKind::Corrupt => Ok((known, last_read)),
-                _ => {
-                    self.remember(store, &error);
-                    Err(error)
-                }
-            },
-        }
-    }
-
-    async fn read_log_after(&self, store: &StoreInner, mark: RecordMark) -> Option<(RawRecord, Now)> {
-        let read_started = store.parts.runtime.now();
-        let newer = log::read_after(&store.bucket, mark).await.ok()??;
-        Some((newer, read_started))
-    }
-
-    fn start_probe(&self, store: &StoreInner) -> Probe {
-        let mut state = self.lock();
-        let now = store.parts.runtime.now();
-        state.lease.start_probe(now)
-    }
-
     fn closed(&self) -> bool {
         self.lock().closed
-    }
-
-    async fn unlock(
-        &self,
-        store: &StoreInner,
-        raw: &RawRecord,
-        read_started: Now,
-        probe: Probe,
-    ) -> Result<Unlocked, Locked> {
-        unlock(&store.parts.providers, raw, self.expected(store), read_started, probe.sent_at()).await
-    }
-
-    fn expected(&self, store: &StoreInner) -> Expected {
-        let anchor: Anchor = store.anchor;
-        Expected { anchor: Some(anchor), floor: Some(self.mark()) }
-    }
-
-    /// Makes `keys` the ones in use. With a probe they also renew the lease.
-    fn install(
-        &self,
-        store: &StoreInner,
-        keys: Unlocked,
-        raw: RawRecord,
-        probe: Option<Probe>,
-    ) -> Result<Arc<Unlocked>> {
-        let mut state = self.lock();
-        let now = store.parts.runtime.now();
-        let bound = bound(&keys);
-        state.bound = bound;
-        state.newest = raw;
-        state.lease.set_options(LeaseOptions { revocation_bound: bound, outage_grace: self.outage_grace });
-        if let Some(probe) = probe {
-            if !state.lease.granted(probe, now) {
-                state.wipe(store);
-                let error = Error::new(
-                    ErrorKind::Unavailable,
-                    "the key provider's answer took longer than the revocation bound, or a clock was set meanwhile; retry",
-                );
-                state.failure = Some(Failure::new(now, &error));
-                return Err(error);
-            }
-            state.kek.clone_from(&keys.kek);
-            state.failure = None;
-        } else if state.lease.usable(now).is_err() {
-            state.wipe(store);
-            return Err(Error::new(ErrorKind::Unavailable, "the lease ended meanwhile; retry"));
-        }
-        if state.closed {
-            return Err(Error::invalid("the store was closed; open it again"));
-        }
-        state.lease.note_use(now);
-        let keys = Arc::new(keys);
-        state.keys = Some(Arc::clone(&keys));
-        drop(state);
-        self.changed.notify_one();
-        Ok(keys)
-    }
-
-    /// Notes a failed renewal. A denial wipes at once.
-    fn fail(&self, store: &StoreInner, locked: Locked, probe: Probe) -> Error {
-        let random = store.parts.runtime.random();
-        let mut state = self.lock();
-        let now = store.parts.runtime.now();
-        let error = match locked {
-            Locked::Kek(error) => {
-                match error.kind() {
-                    KekErrorKind::Denied(reason) => {
-                        state.lease.denied(reason, now, random);
-                        state.wipe(store);
-                        tracing::warn!(%reason, "the key is denied; everything unwrapped was wiped");
-                    }
-                    _ => state.lease.unavailable(probe, error.retry_after(), now, random),
-                }
-                Error::from(error)
-            }
-            // A damaged log renews nothing; what is unwrapped lives until its lease ends.
-            Locked::Other(error) => {
-                state.lease.unavailable(probe, None, now, random);
-                error
-            }
-        };
-        state.failure = Some(Failure::new(now, &error));
-        drop(state);
-        self.changed.notify_one();
-        error
-    }
-
-    fn remember(&self, store: &StoreInner, error: &Error) {
-        let mut state = self.lock();
-        let now = store.parts.runtime.now();
-        state.failure = Some(Failure::new(now, error));
-    }
-
-    /// One turn of the keeper: how long to wait before the next, `None` until something changes.
-    async fn turn(&self, store: &StoreInner) -> Option<Duration> {
-        if self.next(store)? == Next::Probe {
-            let _renewing = self.renewing.lock().await;
-            if self.next(store)? == Next::Probe
-                && let Err(error) = self.renew(store).await
-            {
-                tracing::debug!(%error, "the lease was not renewed");
-            }
-        }
-        match self.next(store)? {
-            // A success that did not count, or a failure before the provider was asked: not in a tight loop.
-            Next::Probe => Some(Duration::from_millis(50)),
-            Next::Wait(wait) => Some(wait.max(Duration::from_millis(1))),
-            Next::Idle => None,
-        }
-    }
-
-    /// What the lease wants; wipes what it no longer covers. `None`: the store was closed.
-    fn next(&self, store: &StoreInner) -> Option<Next> {
-        let mut state = self.lock();
-        if state.closed {
-            return None;
-        }
-        let now = store.parts.runtime.now();
-        if state.lease.usable(now).is_err() {
-            state.wipe(store);
-        }
-        Some(state.lease.next(now))
-    }
-}
-
-/// The keeper: renews the lease while the store is in use, probes a denied key, wipes when the lease ends.
-async fn keep(store: Weak<StoreInner>) {
-    loop {
-        let Some(inner) = store.upgrade() else { return };
-        let wait = inner.gate.turn(&inner).await;
-        if inner.gate.closed() {
-            return;
-        }
-        let runtime = Arc::clone(&inner.parts.runtime);
-        match wait {
-            Some(wait) => {
-                // While waiting only the weak reference is held, so that a dropped store goes at once.
-                let changed = Arc::clone(&inner.gate.changed);
-                drop(inner);
-                let sleep = runtime.sleep(wait);
-                match select(Box::pin(changed.notified()), sleep).await {
-                    Either::Left(_) | Either::Right(_) => {}
-                }
-            }
-            None => {
-                let changed = Arc::clone(&inner.gate.changed);
-                drop(inner);
-                changed.notified().await;
-            }
-        }
     }
 }
 

@@ -1,0 +1,71 @@
+//! The keeper: one task per store that renews its lease while it is in use, probes a denied key, and wipes.
+
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use bulla_kek::Next;
+use futures::future::{Either, select};
+
+use super::Gate;
+use crate::store::StoreInner;
+
+/// Renews the lease while the store is in use, probes a denied key, wipes when the lease ends.
+pub(super) async fn keep(store: Weak<StoreInner>) {
+    loop {
+        let Some(inner) = store.upgrade() else { return };
+        let wait = inner.gate.turn(&inner).await;
+        if inner.gate.closed() {
+            return;
+        }
+        let runtime = Arc::clone(&inner.parts.runtime);
+        match wait {
+            Some(wait) => {
+                // While waiting only the weak reference is held, so that a dropped store goes at once.
+                let changed = Arc::clone(&inner.gate.changed);
+                drop(inner);
+                let sleep = runtime.sleep(wait);
+                match select(Box::pin(changed.notified()), sleep).await {
+                    Either::Left(_) | Either::Right(_) => {}
+                }
+            }
+            None => {
+                let changed = Arc::clone(&inner.gate.changed);
+                drop(inner);
+                changed.notified().await;
+            }
+        }
+    }
+}
+
+impl Gate {
+    /// One turn of the keeper: how long to wait before the next, `None` until something changes.
+    async fn turn(&self, store: &StoreInner) -> Option<Duration> {
+        if self.next(store)? == Next::Probe {
+            let _renewing = self.renewing.lock().await;
+            if self.next(store)? == Next::Probe
+                && let Err(error) = self.renew(store).await
+            {
+                tracing::debug!(%error, "the lease was not renewed");
+            }
+        }
+        match self.next(store)? {
+            // A success that did not count, or a failure before the provider was asked: not in a tight loop.
+            Next::Probe => Some(Duration::from_millis(50)),
+            Next::Wait(wait) => Some(wait.max(Duration::from_millis(1))),
+            Next::Idle => None,
+        }
+    }
+
+    /// What the lease wants; wipes what it no longer covers. `None`: the store was closed.
+    fn next(&self, store: &StoreInner) -> Option<Next> {
+        let mut state = self.lock();
+        if state.closed {
+            return None;
+        }
+        let now = store.parts.runtime.now();
+        if state.lease.usable(now).is_err() {
+            state.wipe(store);
+        }
+        Some(state.lease.next(now))
+    }
+}
