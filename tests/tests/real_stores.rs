@@ -106,7 +106,7 @@ async fn definite_losers(bucket: &Bucket) {
     let Conditional::Done(second) = bucket.put_update("a/b", "2", &first).await else { panic!() };
     assert!(matches!(bucket.put_update("a/b", "x", &first).await, Conditional::Lost));
     assert!(matches!(bucket.put_update("none", "x", &first).await, Conditional::Lost));
-    assert!(matches!(bucket.remove("a/b", &first).await, Conditional::Lost));
+    assert!(matches!(bucket.remove("a/b", &first, [7; 16]).await, Conditional::Lost));
     let object = bucket.get("a/b", 10).await.unwrap().unwrap();
     assert_eq!(object.bytes, "2");
     assert_eq!(object.version.e_tag, second.e_tag);
@@ -120,9 +120,9 @@ async fn definite_losers(bucket: &Bucket) {
 
 async fn removed_objects(bucket: &Bucket) {
     let Conditional::Done(version) = bucket.put_create("removed", "1").await else { panic!() };
-    assert!(bucket.remove("removed", &version).await.is_done());
-    assert!(matches!(bucket.remove("removed", &version).await, Conditional::Lost));
-    match bucket.get("removed", 10).await.unwrap() {
+    assert!(bucket.remove("removed", &version, [7; 16]).await.is_done());
+    assert!(matches!(bucket.remove("removed", &version, [7; 16]).await, Conditional::Lost));
+    match bucket.get("removed", 64).await.unwrap() {
         None => assert!(bucket.put_create("removed", "2").await.is_done()),
         Some(tombstone) => {
             assert!(tombstone.is_tombstone());
@@ -130,7 +130,7 @@ async fn removed_objects(bucket: &Bucket) {
             assert!(bucket.put_update("removed", "2", &tombstone.version).await.is_done());
         }
     }
-    assert_eq!(bucket.get("removed", 10).await.unwrap().unwrap().bytes, "2");
+    assert_eq!(bucket.get("removed", 64).await.unwrap().unwrap().bytes, "2");
 }
 
 async fn sizes_and_ranges(bucket: &Bucket) {

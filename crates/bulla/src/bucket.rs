@@ -2,7 +2,7 @@
 //!
 //! A [`Bucket`] is an object store and a prefix in it. It turns object_store's many ways of answering into few
 //! ([`Option`], [`Conditional`], [`BucketError`]) and evens out what stores can't all do: where objects can be
-//! replaced conditionally they are "deleted" by a zero-length tombstone, and in folders they are removed for real
+//! replaced conditionally they are "deleted" by a tombstone, and in folders they are removed for real
 //! (DESIGN.md §5 "Delete / replace"). It knows keys and bytes; what they mean, it refuses to know.
 
 mod cloud;
@@ -56,8 +56,23 @@ impl Object {
     /// Whether it stands for a removed object: readers say "not found", writers may replace it.
     #[must_use]
     pub fn is_tombstone(&self) -> bool {
-        self.bytes.is_empty()
+        is_tombstone(self.bytes.len() as u64)
     }
+}
+
+/// CBOR `[1, nonce]`: 19 bytes, which no envelope is short enough for (FORMAT-P12).
+const TOMBSTONE_HEAD: [u8; 3] = [0x82, 0x01, 0x50];
+const TOMBSTONE_LEN: u64 = 19;
+
+/// Some stores' ETags are hashes of the content, so equal tombstones would have equal versions: a conditional put that was
+/// given up before a delete, and arrives after the next, would bring the blob back.
+fn tombstone(nonce: [u8; 16]) -> Vec<u8> {
+    [&TOMBSTONE_HEAD[..], &nonce].concat()
+}
+
+/// By length alone, so that listings know it too. Other tools can only empty an object.
+fn is_tombstone(len: u64) -> bool {
+    len == TOMBSTONE_LEN || len == 0
 }
 
 /// What a listing tells about an object.
@@ -77,7 +92,7 @@ impl Entry {
     /// Whether it stands for a removed object.
     #[must_use]
     pub fn is_tombstone(&self) -> bool {
-        self.size == 0
+        is_tombstone(self.size)
     }
 }
 
@@ -262,13 +277,13 @@ impl Bucket {
     }
 
     /// Removes the object of `version`: in a folder for real, elsewhere by putting a tombstone in its place. `Lost`
-    /// also if nothing is there.
+    /// also if nothing is there. `nonce` is random and makes the tombstone unlike any other.
     ///
     /// # Cancel safety
     /// As for [`put_create`](Self::put_create).
-    pub async fn remove(&self, key: &str, version: &UpdateVersion) -> Conditional<()> {
+    pub async fn remove(&self, key: &str, version: &UpdateVersion, nonce: [u8; 16]) -> Conditional<()> {
         let Some(files) = &self.files else {
-            return match self.put_update(key, PutPayload::new(), version).await {
+            return match self.put_update(key, tombstone(nonce), version).await {
                 Conditional::Done(_) => Conditional::Done(()),
                 Conditional::Lost => Conditional::Lost,
                 Conditional::Unknown(error) => Conditional::Unknown(error),

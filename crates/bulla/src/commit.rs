@@ -140,7 +140,7 @@ impl StoreInner {
             && !self.all_there(&draft.extents.iter().map(Into::into).collect::<Vec<_>>()).await?
         {
             let key = self.blob_key(keys, &draft.digest);
-            if let Conditional::Done(_) = self.bucket.remove(&key, &version).await {
+            if let Conditional::Done(_) = self.bucket.remove(&key, &version, self.nonce()).await {
                 *answers = before;
             }
             return Err(too_old());

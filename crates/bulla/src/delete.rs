@@ -35,7 +35,7 @@ impl StoreInner {
                 _ => {}
             }
             let keys = self.gate.secrets(self).await?;
-            match self.bucket.remove(&self.blob_key(&keys, digest), &version).await {
+            match self.bucket.remove(&self.blob_key(&keys, digest), &version, self.nonce()).await {
                 Conditional::Done(()) => return Ok(()),
                 Conditional::Lost => {}
                 Conditional::Unknown(error) => {

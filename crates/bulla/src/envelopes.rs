@@ -32,7 +32,7 @@ pub(crate) struct OpenedBlob {
 pub(crate) enum Found {
     /// No object.
     Nothing,
-    /// A zero-length object: deleted.
+    /// A tombstone: deleted.
     Tombstone(UpdateVersion),
     /// An envelope that opens.
     Blob(Arc<OpenedBlob>),

@@ -186,6 +186,13 @@ impl StoreInner {
         keys.blob_names.blob_key(&keys.root_id, digest)
     }
 
+    /// Random bytes that make an object unlike any other.
+    pub(crate) fn nonce(&self) -> [u8; 16] {
+        let mut nonce = [0; 16];
+        self.parts.runtime.random().fill(&mut nonce);
+        nonce
+    }
+
     /// Waits before another attempt, longer each time, with jitter.
     pub(crate) async fn back_off(&self, attempt: usize) {
         let ceiling = Duration::from_millis(20 << attempt.min(6));

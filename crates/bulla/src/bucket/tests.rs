@@ -36,7 +36,7 @@ async fn conditional_writes_have_definite_losers() {
         let second = done(bucket.put_update("a/b", "2", &first).await);
         assert!(matches!(bucket.put_update("a/b", "x", &first).await, Conditional::Lost), "{bucket}");
         assert!(matches!(bucket.put_update("none", "x", &first).await, Conditional::Lost), "{bucket}");
-        assert!(matches!(bucket.remove("a/b", &first).await, Conditional::Lost), "{bucket}");
+        assert!(matches!(bucket.remove("a/b", &first, [7; 16]).await, Conditional::Lost), "{bucket}");
         let object = bucket.get("a/b", 10).await.unwrap().unwrap();
         assert_eq!((&object.bytes[..], object.version, object.bytes.is_empty()), (&b"2"[..], second, false));
         assert!(matches!(bucket.put_create("a//b", "x").await, Conditional::Unknown(_)), "{bucket}");
@@ -48,9 +48,9 @@ async fn what_is_removed_can_be_put_again() {
     let (_temp, buckets) = buckets();
     for bucket in buckets {
         let version = done(bucket.put_create("a", "1").await);
-        done(bucket.remove("a", &version).await);
-        assert!(matches!(bucket.remove("a", &version).await, Conditional::Lost), "{bucket}");
-        match bucket.get("a", 10).await.unwrap() {
+        done(bucket.remove("a", &version, [7; 16]).await);
+        assert!(matches!(bucket.remove("a", &version, [7; 16]).await, Conditional::Lost), "{bucket}");
+        match bucket.get("a", 64).await.unwrap() {
             None => {
                 assert!(bucket.files.is_some(), "only folders remove for real");
                 done(bucket.put_create("a", "2").await);

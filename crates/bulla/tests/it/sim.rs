@@ -4,6 +4,7 @@
 //! What must hold, whatever happens:
 //! - a read gives the blob's bytes or an error, never anything else;
 //! - a blob whose put was acknowledged is readable until somebody begins to delete it;
+//! - a blob whose delete was acknowledged stays away until somebody puts it again;
 //! - nothing is read later than R after the node's last successful unwrap was sent;
 //! - when the faults end, everything acknowledged is there, and the store can be rotated and opened anew.
 
@@ -36,6 +37,12 @@ struct Known {
     deletes_begun: u64,
     /// Deletes that are under way, or were given up and may still be applied.
     deletes_open: u64,
+    /// Its delete was acknowledged, and no put has begun since the delete began, nor was one open then.
+    absent: bool,
+    /// How many puts have begun.
+    puts_begun: u64,
+    /// Puts that are under way, or were given up and may still be applied.
+    puts_open: u64,
 }
 
 type Model = Arc<Mutex<Vec<Known>>>;
@@ -165,13 +172,17 @@ async fn work(
 
 async fn put(store: &Store, model: &Model, which: usize) {
     let before = {
-        let known = &model.lock().unwrap()[which];
+        let known = &mut model.lock().unwrap()[which];
+        known.absent = false;
+        known.puts_begun += 1;
+        known.puts_open += 1;
         (known.deletes_begun, known.deletes_open)
     };
     match store.put_bytes(content(which), PutOptions::default()).await {
         Ok(result) => {
             assert_eq!(result.digest, digest(which));
             let known = &mut model.lock().unwrap()[which];
+            known.puts_open -= 1;
             if known.deletes_begun == before.0 && (before.1 == 0) {
                 known.durable = true;
             }
@@ -208,15 +219,20 @@ async fn get(store: &Store, node: &SimNode, provider: &SimProvider, model: &Mode
 }
 
 async fn delete(store: &Store, model: &Model, which: usize) {
-    {
+    let before = {
         let known = &mut model.lock().unwrap()[which];
         known.durable = false;
         known.deletes_begun += 1;
         known.deletes_open += 1;
-    }
+        (known.puts_begun, known.puts_open)
+    };
     match store.delete(&digest(which)).await {
         // A delete without a definite answer, or of a killed node, may be applied at any later time.
-        Ok(()) => model.lock().unwrap()[which].deletes_open -= 1,
+        Ok(()) => {
+            let known = &mut model.lock().unwrap()[which];
+            known.deletes_open -= 1;
+            known.absent = before == (known.puts_begun, 0);
+        }
         Err(error) if error.kind() == ErrorKind::NotFound => {}
         Err(error) => acceptable(&error),
     }
@@ -249,12 +265,16 @@ async fn check_the_end(sim: &Simulation, provider: &SimProvider, anchor: bulla::
     assert_eq!(store.status().await.unwrap().keks.len(), 1);
     let listed: Vec<Digest> = store.list().map_ok(|entry| entry.digest).try_collect().await.unwrap();
     for (which, size) in SIZES.iter().enumerate() {
-        let durable = model.lock().unwrap()[which].durable;
+        let (durable, absent) = {
+            let known = &model.lock().unwrap()[which];
+            (known.durable, known.absent)
+        };
         match store.get(&digest(which)).await {
             Ok(blob) => {
                 let pieces: Vec<_> = blob.into_verified_stream().try_collect().await.unwrap();
                 assert!(pieces.concat() == content(which));
                 assert!(listed.contains(&digest(which)));
+                assert!(!absent, "a deleted blob of {size} bytes came back");
             }
             Err(error) => {
                 assert_eq!(error.kind(), ErrorKind::NotFound, "{error:?}");
