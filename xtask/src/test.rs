@@ -1,5 +1,7 @@
 //! Every test of the workspace, with nothing skipped.
 
+use std::process::Command;
+
 use crate::outside::{self, Parts};
 use crate::sh::{self, Counted, Outcome, Steps};
 use crate::tree;
@@ -17,7 +19,7 @@ pub(crate) fn run() -> Outcome {
 
 /// Unit tests, integration tests, doctests; examples are built by it too.
 pub(crate) fn workspace(parts: &Parts) -> Outcome<Counted> {
-    tests("cargo test --workspace --locked --no-fail-fast", parts)
+    sh::run_tests(&mut tests("cargo test --workspace --locked --no-fail-fast", parts))
 }
 
 /// The same libraries on the pure-Rust back end alone. One command: separate ones would each choose the
@@ -28,14 +30,15 @@ pub(crate) fn pure_rust(parts: &Parts) -> Outcome<Counted> {
         line.push_str(" -p ");
         line.push_str(package);
     }
-    tests(&line, parts)
+    // The simulation is about the order of requests, whichever back end seals what is in them.
+    sh::run_tests(tests(&line, parts).env("BULLA_SIM_SEEDS", "200"))
 }
 
-fn tests(line: &str, parts: &Parts) -> Outcome<Counted> {
+fn tests(line: &str, parts: &Parts) -> Command {
     let mut command = sh::command(line);
     // A test that finds a part missing prints SKIPPED; with this set it fails instead.
     command.env("BULLA_NO_SKIPS", "1").envs(parts.environment());
-    sh::run_tests(&mut command)
+    command
 }
 
 /// The closing line: what ran, in a form that people and scripts read alike.
