@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use bulla_envelope::derive::Anchor;
-use bulla_kek::{KekErrorKind, LeaseOptions, Now, Probe};
+use bulla_kek::{KekError, KekErrorKind, LeaseOptions, Now, Probe};
+use futures::future::{Either, select};
 
 use super::{Failure, Gate, bound};
 use crate::error::{Error, ErrorKind, Result};
@@ -65,6 +66,8 @@ impl Gate {
         state.lease.start_probe(now)
     }
 
+    /// Asks the provider, but not for ever: an answer that takes longer than the bound would not count anyway, and a
+    /// provider that hangs must not keep the keeper from wiping what the lease no longer covers.
     async fn unlock(
         &self,
         store: &StoreInner,
@@ -72,7 +75,19 @@ impl Gate {
         read_started: Now,
         probe: Probe,
     ) -> Result<Unlocked, Locked> {
-        unlock(&store.parts.providers, raw, self.expected(store), read_started, probe.sent_at()).await
+        let limit = {
+            let mut state = self.lock();
+            let bound = state.bound;
+            let now = store.parts.runtime.now();
+            state.lease.remaining(now).map_or(bound, |left| left.max(bound / 8))
+        };
+        let asked = unlock(&store.parts.providers, raw, self.expected(store), read_started, probe.sent_at());
+        match select(std::pin::pin!(asked), store.parts.runtime.sleep(limit)).await {
+            Either::Left((answer, _)) => answer,
+            Either::Right(_) => Err(Locked::Kek(KekError::unavailable(format!(
+                "the key provider did not answer within {limit:?}"
+            )))),
+        }
     }
 
     pub(super) fn expected(&self, store: &StoreInner) -> Expected {

@@ -180,6 +180,24 @@ async fn a_denial_of_a_key_that_another_node_rotated_away_does_not_count() {
     assert!(outcomes.iter().all(Option::is_none), "{outcomes:?}");
 }
 
+/// The wipe at the lease's end does not wait for an answer, and neither do requests.
+#[tokio::test(start_paused = true)]
+async fn a_provider_that_hangs_is_unavailable_and_the_lease_ends_on_time() {
+    let world = World::new().await;
+    let put = world.put(&data(10)).await;
+    world.provider.set_latency(3600 * SECOND);
+    let outcomes = traffic(&world, &put.digest, 59).await;
+    assert!(outcomes[..55].iter().all(Option::is_none), "{outcomes:?}");
+    pass(10 * SECOND).await;
+    let asked = tokio::time::Instant::now();
+    assert_eq!(get(&world.store, &put.digest).await.unwrap_err().kind(), ErrorKind::Unavailable);
+    assert!(asked.elapsed() <= R);
+    assert!(!matches!(world.store.key_state(), KeyState::Live { .. }));
+    world.provider.set_latency(Duration::ZERO);
+    pass(R).await;
+    assert_eq!(get(&world.store, &put.digest).await.unwrap(), data(10));
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_crowd_against_a_denied_key_asks_once() {
     let world = World::new().await;
