@@ -24,8 +24,11 @@ pub(crate) struct SealedExtent {
     pub(crate) message: Bytes,
 }
 
+/// How many extents an envelope of at most 1 MiB has room for, whatever its digest, wraps and expiry.
+pub(crate) const MAX_EXTENTS: usize = 12_600;
+
 /// The plaintext length of a blob's n-th extent. One extent is one PUT, held in memory until acknowledged, so it is small;
-/// and an envelope names at most about 12,000 of them, so the later ones of a huge blob are larger.
+/// and an envelope names at most [`MAX_EXTENTS`] of them, so the later ones of a huge blob are larger.
 pub(crate) fn extent_capacity(index: usize, memory_per_stream: usize) -> usize {
     let first = if index < 1024 { 4 * MIB } else { 8 * MIB };
     // One extent fills while others are on their way.
@@ -190,5 +193,54 @@ impl OpenExtent {
 impl std::fmt::Debug for Sealing {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Sealing").field("blob", &self.blob).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bulla_envelope::MAX_OBJECT_LEN;
+    use bulla_envelope::cobblestone::Header;
+    use bulla_envelope::envelope::{BlobRecord, Envelope, EnvelopeHeader, MAX_WRAPS, Wrap};
+    use bulla_envelope::ids::RootId;
+    use bulla_envelope::secret::Root;
+    use bulla_kek::SystemRandom;
+
+    use super::*;
+
+    #[test]
+    fn the_largest_blob_fits_one_envelope() {
+        let random = &SystemRandom;
+        let extent = || {
+            let mut salt = [0; 24];
+            random.fill(&mut salt);
+            let header = Header { salt, commitment: [2; 32] };
+            Extent { name: ExtentName::random(random), len: 8 << 20, header }
+        };
+        let extents: Vec<Extent> = (0..MAX_EXTENTS).map(|_| extent()).collect();
+        let record = BlobRecord {
+            digest: Digest::of(Algorithm::Sha512, b""),
+            size: extents.iter().map(|extent| extent.len).sum(),
+            blob: BlobId::random(random),
+            extents,
+            inline: None,
+            created: 1 << 40,
+            dek_root: RootId::random(random),
+            expires: Some(1 << 41),
+        };
+        let kid = |n: usize| format!("store-key:{}{n}", "a".repeat(25));
+        let wraps =
+            (0..MAX_WRAPS).map(|n| Wrap { kid: kid(n), alg: "A256KW".into(), value: vec![0; 40] }).collect();
+        let header = EnvelopeHeader { store: StoreId::random(random), root: RootId::random(random) };
+        let (root, dek) = (Root::random(random), Dek::random(random));
+        let envelope = Envelope::seal(
+            CryptoProvider::best(),
+            &root.envelope_key(),
+            header,
+            wraps,
+            &dek,
+            &record,
+            [0; 24],
+        );
+        assert!(envelope.unwrap().encode().len() <= MAX_OBJECT_LEN);
     }
 }

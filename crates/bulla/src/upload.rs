@@ -17,7 +17,7 @@ use crate::bucket::BucketError;
 use crate::commit::Draft;
 use crate::envelopes::age;
 use crate::error::{Error, ErrorKind, Result};
-use crate::sealing::{SealedExtent, Sealing};
+use crate::sealing::{MAX_EXTENTS, SealedExtent, Sealing};
 use crate::store::{Store, StoreInner};
 
 /// Bytes are handed to the sealing thread in batches of this size, so that the hop between threads costs nothing.
@@ -111,7 +111,8 @@ impl Upload {
     ///
     /// # Errors
     /// `Unavailable` or `Throttled` where the object store does not take data (start a new upload later); `Invalid` once
-    /// more was written than [`PutOptions::size`]; `Revoked` where the key was taken away meanwhile. The upload can only
+    /// more was written than [`PutOptions::size`] or than one envelope can describe (50,400 MiB with 16 MiB of memory per
+    /// stream); `Revoked` where the key was taken away meanwhile. The upload can only
     /// be dropped or aborted afterwards.
     ///
     /// # Cancel safety
@@ -229,6 +230,11 @@ impl Upload {
     /// Sends an extent on its way, as soon as the budget has room for it.
     async fn place(&mut self, sealed: SealedExtent) -> Result<()> {
         let inner = Arc::clone(self.store.inner());
+        if self.extents.len() == MAX_EXTENTS {
+            return Err(Error::invalid(format!(
+                "the blob is larger than {MAX_EXTENTS} extents can hold; give streams more memory, or split it"
+            )));
+        }
         let bytes = sealed.message.len();
         // The extent being filled has its share of the budget too.
         let budget = inner.parts.memory_per_stream.saturating_sub(bytes + BATCH);
