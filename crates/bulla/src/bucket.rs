@@ -3,7 +3,7 @@
 //! A [`Bucket`] is an object store and a prefix in it. It turns object_store's many ways of answering into few
 //! ([`Option`], [`Conditional`], [`BucketError`]) and evens out what stores can't all do: where objects can be
 //! replaced conditionally they are "deleted" by a tombstone, and in folders they are removed for real
-//! (DESIGN.md §5 "Delete / replace"). It knows keys and bytes; what they mean, it refuses to know.
+//! (ARCHITECTURE.md, "Tombstones or removal"). It knows keys and bytes; what they mean, it refuses to know.
 
 mod cloud;
 mod conditional;

@@ -30,7 +30,7 @@ const BOUNDS: std::ops::RangeInclusive<Duration> =
 /// How a store is made.
 #[derive(Clone, Debug)]
 pub struct CreateOptions {
-    /// The KEK. Without a version the newest is followed.
+    /// The KEK. Without a version the store starts under its newest, and `rotate` goes to the newest.
     pub key: KeyId,
     /// As whom the nodes use it.
     pub identity: Identity,

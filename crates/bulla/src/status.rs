@@ -32,7 +32,7 @@ pub struct Status {
     pub key: String,
     /// The KEK version in use, as its owner would type it.
     pub versioned_key: String,
-    /// Whether new versions of the KEK are followed: the configured id has no version.
+    /// Whether the configured id has no version, so that a rotation without a key goes to the newest.
     pub follows_versions: bool,
     /// Every KEK version that opens the store, with whether new wraps are made under it.
     pub keks: Vec<(KeyId, bool)>,

@@ -26,7 +26,7 @@ pub(crate) struct Cli {
 /// What words stand for, where settings come from, and the table of exit codes.
 const AFTER_HELP: &str = "\
 STORE is a folder or a URL (file:, memory:, s3:, az:, gs:; credentials come from AWS_…, AZURE_…, GOOGLE_…).
-KEY_ID is vault+file:///DIR/keys/NAME[/VERSION]; without a version the newest is followed.
+KEY_ID is vault+file:///DIR/keys/NAME[/VERSION]; without a version, the newest.
 
 Environment:
   BULLA_STORE             the store, where STORE is left out

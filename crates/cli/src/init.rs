@@ -31,7 +31,7 @@ pub(crate) struct Args {
     /// A folder or a URL, or BULLA_STORE
     #[arg(value_name = "STORE")]
     pub(crate) store: Option<String>,
-    /// The key of yours that the store is to be under; without a version its newest version is followed
+    /// The key of yours that the store is to be under; without a version, its newest
     #[arg(long, value_name = "KEY_ID")]
     pub(crate) kek: Option<String>,
     /// As whom the key is used: `system`, or the id of an identity that its vault knows

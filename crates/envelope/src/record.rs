@@ -50,7 +50,7 @@ pub struct LogRecord {
     pub revocation_bound_ms: u64,
     /// As whom the KEK is used: `system` or an id of the provider's.
     pub identity: String,
-    /// The KEK as it was configured: without a version the newest is followed.
+    /// The KEK as it was configured; without a version a rotation goes to the newest.
     pub key_id: String,
     /// Every KEK version that may wrap anything in this store.
     pub keks: Vec<KekEntry>,

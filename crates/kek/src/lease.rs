@@ -9,7 +9,7 @@
 //!
 //! A state machine without I/O and without a clock: every call brings [`Now`], and whoever drives it does what
 //! [`Lease::next`] says. Nothing is usable later than R after the last successful unwrap was *sent*, on either
-//! clock (DESIGN §5).
+//! clock (FORMAT-P11).
 //!
 //! Readings are passed in the order in which they were taken: read the clocks inside the lock that guards the
 //! lease. A reading older than the one before it is taken for a clock that was set back, and ends the lease.

@@ -9,7 +9,7 @@ use super::BucketError;
 /// After anything but [`Done`](Self::Done) the caller re-reads the object before it decides: object stores retry
 /// inside, so that `Lost` may be the second answer to a request of which the first one was applied and its answer
 /// lost. Our own bytes there = success; nothing there = try again; something else there = really lost
-/// (DESIGN.md §5 "Put").
+/// (FORMAT-P4).
 #[derive(Debug)]
 #[must_use = "a conditional write that was not looked at may have been lost"]
 #[non_exhaustive]

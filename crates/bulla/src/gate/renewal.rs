@@ -27,9 +27,34 @@ impl Gate {
             read_started = started;
             outcome = self.unlock(store, &raw, read_started, probe).await;
         }
+        // Nor does it count where only a record that the store's root did not sign names the denied key.
+        if let Err(Locked::Kek(error)) = &outcome
+            && matches!(error.kind(), KekErrorKind::Denied(_))
+            && self.is_forged(store, &raw, read_started, probe).await
+        {
+            let message = format!("log record {} is not signed by this store's root", raw.mark.number);
+            outcome = Err(Locked::Other(Error::corrupt(message)));
+        }
         match outcome {
             Ok(keys) => self.install(store, keys, raw, Some(probe)),
             Err(locked) => Err(self.fail(store, locked, probe)),
+        }
+    }
+
+    /// Whether `raw` is newer than what authenticated last, and the root of that did not sign it. `false` also where that
+    /// root can't be had any more: then the key really is denied.
+    async fn is_forged(&self, store: &StoreInner, raw: &RawRecord, read_started: Now, probe: Probe) -> bool {
+        let known = self.lock().newest.clone();
+        if known.mark == raw.mark {
+            return false;
+        }
+        let live = self.live(store).ok().flatten();
+        match live {
+            Some(keys) => keys.follow(raw, self.expected(store), read_started).is_err(),
+            None => match self.unlock(store, &known, read_started, probe).await {
+                Ok(keys) => keys.follow(raw, self.expected(store), read_started).is_err(),
+                Err(_) => false,
+            },
         }
     }
 

@@ -1,7 +1,11 @@
 //! What somebody who can write the bucket, and knows the KEK's public key, can't do.
 
+use std::time::Duration;
+
 use bulla::ErrorKind;
 use bulla_envelope::envelope::Envelope;
+use bulla_envelope::record::UnverifiedRecord;
+use bulla_envelope::secret::Root;
 
 use crate::support::*;
 
@@ -123,6 +127,32 @@ async fn a_wrap_of_an_unknown_key_is_refused_without_asking_the_provider() {
     }
 }
 
+/// A denial counts only for a key that an authenticated record names: a forged newest record wipes nothing, and the lease
+/// ends at its time.
+#[tokio::test(start_paused = true)]
+async fn a_forged_record_that_names_a_denied_key_is_damage_not_a_revocation() {
+    let world = World::new().await;
+    let digest = world.put(&data(100)).await.digest;
+    let (key, record) = replace_store_key(&world, bulla::StoreKeyState::Retiring).await;
+    let mut forged = UnverifiedRecord::decode(&record).unwrap().hint().clone();
+    world.provider.deny("absent", bulla::kek::DenyReason::NotFound);
+    let kid = forged.keks[0].kid.replace("/k/", "/absent/");
+    forged.keks[0].kid = kid.clone();
+    forged.roots[0].groups[0][0].kid = kid;
+    let own_root = Root::random(&bulla::kek::SystemRandom);
+    world.write(&key, forged.sign(&own_root.record_key()).unwrap().into_object()).await;
+    pass(R / 2 - Duration::from_secs(1)).await;
+    assert!(get(&world.store, &digest).await.is_ok());
+    pass(Duration::from_secs(10)).await;
+    assert!(get(&world.store, &digest).await.is_ok(), "the renewal failed, the lease goes on");
+    pass(R).await;
+    assert_eq!(get(&world.store, &digest).await.unwrap_err().kind(), ErrorKind::Corrupt);
+    world.remove(&key).await;
+    pass(R).await;
+    assert!(get(&world.store, &digest).await.is_ok());
+}
+
+// FORMAT-P9
 /// A bad wrap is damage of that object, never a verdict on the KEK.
 // FORMAT-P9
 #[tokio::test(start_paused = true)]
