@@ -154,7 +154,6 @@ async fn a_forged_record_that_names_a_denied_key_is_damage_not_a_revocation() {
 
 // FORMAT-P9
 /// A bad wrap is damage of that object, never a verdict on the KEK.
-// FORMAT-P9
 #[tokio::test(start_paused = true)]
 async fn a_bad_wrap_damages_one_blob_only() {
     let world = World::new().await;
