@@ -171,19 +171,24 @@ impl StoreInner {
         &self,
         draft: &Draft,
         keys: &Arc<Unlocked>,
-        version: UpdateVersion,
+        mut version: UpdateVersion,
     ) -> Result<UpdateVersion> {
-        let now = self.parts.runtime.now();
-        let bound = self.gate.revocation_bound();
-        let fresh = age(&now, &keys.view.read_started) <= bound && age(&now, &keys.sent) <= bound;
-        if fresh && self.gate.is_live(self) {
-            return Ok(version);
+        let mut keys = Arc::clone(keys);
+        loop {
+            let now = self.parts.runtime.now();
+            let bound = self.gate.revocation_bound();
+            let in_time = age(&now, &keys.view.read_started) <= bound && age(&now, &keys.sent) <= bound;
+            if in_time && self.gate.is_live(self) {
+                return Ok(version);
+            }
+            let newer = self.gate.refresh(self).await?;
+            if newer.active_store_key == keys.active_store_key {
+                return Ok(version);
+            }
+            version = self.rewrap(draft, &newer, version).await?;
+            // The process may have been paused in this write as well.
+            keys = newer;
         }
-        let fresh = self.gate.refresh(self).await?;
-        if fresh.active_store_key == keys.active_store_key {
-            return Ok(version);
-        }
-        self.rewrap(draft, &fresh, version).await
     }
 
     /// Replaces our own envelope by one wrapped under the active store key.

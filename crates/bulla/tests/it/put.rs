@@ -259,6 +259,28 @@ async fn a_paused_writer_wraps_again_where_its_store_key_was_retired() {
     assert_eq!(get(&fresh, &put.digest).await.unwrap(), large());
 }
 
+/// And paused again while it wraps again.
+#[tokio::test(start_paused = true)]
+async fn a_writer_paused_twice_wraps_twice() {
+    let world = World::new().await;
+    let (first_key, first) = replace_store_key(&world, StoreKeyState::Retired).await;
+    world.write(&first_key, first.clone()).await;
+    let (second_key, second) = replace_store_key(&world, StoreKeyState::Retired).await;
+    world.remove(&first_key).await;
+    for (op, key, record) in [(Op::Create, first_key, first), (Op::Update, second_key, second)] {
+        let (runtime, raw) = (world.runtime.clone(), world.raw.clone());
+        world.script.after(op, "blobs/", move || {
+            runtime.suspend(2 * R);
+            futures::executor::block_on(raw.put(&Path::from(key), record.into())).unwrap();
+            None
+        });
+    }
+    let put = world.put(&large()).await;
+    assert!(world.script.is_done());
+    let (fresh, ..) = world.node(2).await;
+    assert_eq!(get(&fresh, &put.digest).await.unwrap(), large());
+}
+
 #[tokio::test(start_paused = true)]
 async fn anothers_envelope_under_a_key_that_is_not_active_is_replaced() {
     let world = World::new().await;
