@@ -23,7 +23,7 @@ use bulla_kek::Now;
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
 
-use crate::bucket::{Conditional, UpdateVersion};
+use crate::bucket::{BucketError, Conditional, UpdateVersion};
 use crate::envelopes::{Found, OpenedBlob, age, unix_millis};
 use crate::error::{Error, ErrorKind, Result};
 use crate::store::StoreInner;
@@ -119,10 +119,7 @@ impl StoreInner {
                 }
             };
         }
-        Err(failure.map_or_else(
-            || Error::new(ErrorKind::Conflict, format!("others keep writing {}; try again", draft.digest)),
-            Error::from,
-        ))
+        Err(contended(failure, &draft.digest))
     }
 
     /// Our envelope was created just now.
@@ -223,10 +220,7 @@ impl StoreInner {
                 Found::Blob(found) => return Ok(found.version.clone()),
             }
         }
-        Err(failure.map_or_else(
-            || Error::new(ErrorKind::Conflict, format!("others keep writing {}; try again", draft.digest)),
-            Error::from,
-        ))
+        Err(contended(failure, &draft.digest))
     }
 
     /// Whether somebody else's envelope serves as well as ours: its data is all there, it expires no earlier, and its
@@ -294,6 +288,14 @@ impl StoreInner {
     fn refuse_too_old(&self, draft: &Draft) -> Result<()> {
         if self.is_too_old(draft) { Err(too_old()) } else { Ok(()) }
     }
+}
+
+/// Every attempt at a conditional write failed: the last failure, or else others were faster each time.
+pub(crate) fn contended(failure: Option<BucketError>, digest: &Digest) -> Error {
+    failure.map_or_else(
+        || Error::new(ErrorKind::Conflict, format!("others keep writing {digest}; try again")),
+        Error::from,
+    )
 }
 
 fn too_old() -> Error {

@@ -3,8 +3,9 @@
 use bulla_envelope::digest::Digest;
 
 use crate::bucket::Conditional;
+use crate::commit::contended;
 use crate::envelopes::{Found, not_found};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::Result;
 use crate::store::StoreInner;
 
 const ATTEMPTS: usize = 16;
@@ -44,9 +45,6 @@ impl StoreInner {
                 }
             }
         }
-        Err(failure.map_or_else(
-            || Error::new(ErrorKind::Conflict, format!("others keep writing {digest}; try again")),
-            Error::from,
-        ))
+        Err(contended(failure, digest))
     }
 }

@@ -11,7 +11,7 @@
 //! the root once keeps it.
 
 use bulla_envelope::envelope::Wrap;
-use bulla_envelope::record::{KekEntry, KekState, LogRecord, Managed, Mode, RootState};
+use bulla_envelope::record::{KekEntry, KekState, LogRecord, Managed, RootState};
 use bulla_envelope::secret::Root;
 use bulla_kek::{Identity, KeyId};
 
@@ -83,9 +83,6 @@ impl StoreInner {
     async fn try_rotate(&self, keys: &Unlocked, options: &RotateOptions) -> Result<Option<Rotation>> {
         let (providers, runtime) = (&self.parts.providers, &*self.parts.runtime);
         let record = &keys.view.record;
-        if record.mode == Mode::Direct {
-            return Err(Error::invalid("stores in direct mode can't be rotated by this version"));
-        }
         let plan = Plan::new(record, options)?;
         let requirements =
             Requirements { protection: plan.managed == Managed::Customer && !options.allow_unprotected_key };

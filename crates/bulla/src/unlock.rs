@@ -11,7 +11,7 @@ use bulla_envelope::derive::Anchor;
 use bulla_envelope::envelope::Wrap;
 use bulla_envelope::ids::{RootId, StoreId, StoreKeyId};
 use bulla_envelope::names::BLOB_KIND;
-use bulla_envelope::record::{KekState, LogRecord, RootEntry, RootState, StoreKeyState};
+use bulla_envelope::record::{KekState, LogRecord, Mode, RootEntry, RootState, StoreKeyState};
 use bulla_envelope::secret::{Dek, EnvelopeKey, NameKey, RecordKey, Root, StoreKey};
 use bulla_kek::{Identity, KekError, KekErrorKind, KeyDescription, KeyId, Now, Providers, WrapAlgorithm};
 
@@ -204,6 +204,7 @@ fn verify(raw: &RawRecord, expected: Expected, read_started: Now, opened: Opened
     if let Some(floor) = expected.floor {
         check_floor(&record, raw.mark, floor)?;
     }
+    refuse_later_formats(&record)?;
     let wrapping_key = root.store_key_wrapping_key();
     let mut store_keys = BTreeMap::new();
     let mut active = None;
@@ -230,6 +231,21 @@ fn verify(raw: &RawRecord, expected: Expected, read_started: Now, opened: Opened
         sent,
         view: LogView { mark: raw.mark, record, read_started },
     })
+}
+
+/// What the format carries and this version can't serve yet is refused by name, before a blob would seem damaged.
+fn refuse_later_formats(record: &LogRecord) -> Result<()> {
+    if record.mode == Mode::Direct {
+        return Err(Error::invalid(
+            "the store is in direct mode, which this version of Bulla can't open; use a newer one",
+        ));
+    }
+    if record.roots.len() > 1 {
+        return Err(Error::invalid(
+            "the store is being rerooted, which this version of Bulla can't read; use a newer one",
+        ));
+    }
+    Ok(())
 }
 
 /// No going back, no fork: what a node has seen stays in the history of what it sees later.

@@ -165,3 +165,13 @@ async fn another_anchor_is_refused_loudly() {
         Ok(_) => assert_eq!(a.store.anchor(), b.store.anchor(), "two stores from one seed"),
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_store_of_a_later_kind_is_refused_by_name() {
+    let world = World::new().await;
+    let (key, record) = next_record(&world, |record, _| record.mode = bulla::Mode::Direct).await;
+    world.write(&key, record).await;
+    let error = world.reopen(world.pinned()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Invalid);
+    assert!(error.to_string().contains("direct mode"), "{error}");
+}

@@ -9,7 +9,9 @@ use bulla::{
     Rotation, Store, Trust,
 };
 use bulla_envelope::ids::StoreKeyId;
-use bulla_envelope::record::{StoreKeyEntry, StoreKeyState, UnverifiedRecord, log_key, object_hash};
+use bulla_envelope::record::{
+    LogRecord, StoreKeyEntry, StoreKeyState, UnverifiedRecord, log_key, object_hash,
+};
 use bulla_envelope::secret::{Root, StoreKey};
 use bulla_testkit::provider::{SimProvider, key_id};
 use bulla_testkit::runtime::SimRuntime;
@@ -110,6 +112,27 @@ impl World {
 
 /// The log record that a rewrap begins with: a new active store key, the old one in `state`.
 pub(crate) async fn replace_store_key(world: &World, state: StoreKeyState) -> (String, Vec<u8>) {
+    next_record(world, |record, root| {
+        let random = world.runtime.random();
+        for old in &mut record.store_keys {
+            old.state = state;
+        }
+        record.store_keys.push(StoreKeyEntry {
+            id: StoreKeyId::random(random),
+            state: StoreKeyState::Active,
+            root: record.roots[0].id,
+            value: root.store_key_wrapping_key().wrap_key(StoreKey::random(random).expose()),
+            since: record.written,
+        });
+    })
+    .await
+}
+
+/// The next log record, changed by who has the root, and where it goes.
+pub(crate) async fn next_record(
+    world: &World,
+    change: impl FnOnce(&mut LogRecord, &Root),
+) -> (String, Vec<u8>) {
     let newest = world.keys("store").await.pop().unwrap();
     let object = world.read(&newest).await;
     let mut record = UnverifiedRecord::decode(&object).unwrap().hint().clone();
@@ -117,19 +140,9 @@ pub(crate) async fn replace_store_key(world: &World, state: StoreKeyState) -> (S
     let (key, alg) = (wrap.kid.parse().unwrap(), wrap.alg.parse().unwrap());
     let share = world.provider.unwrap_key(&key, &Identity::System, alg, &wrap.value).await.unwrap();
     let root = Root::join(&[share]).unwrap();
-    let random = world.runtime.random();
     record.number += 1;
     record.history.push(object_hash(&object));
-    for old in &mut record.store_keys {
-        old.state = state;
-    }
-    record.store_keys.push(StoreKeyEntry {
-        id: StoreKeyId::random(random),
-        state: StoreKeyState::Active,
-        root: record.roots[0].id,
-        value: root.store_key_wrapping_key().wrap_key(StoreKey::random(random).expose()),
-        since: record.written,
-    });
+    change(&mut record, &root);
     (log_key(record.number), record.sign(&root.record_key()).unwrap().into_object())
 }
 
