@@ -24,7 +24,7 @@ use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
 
 use crate::bucket::{BucketError, Conditional, UpdateVersion};
-use crate::envelopes::{Found, OpenedBlob, age, unix_millis};
+use crate::envelopes::{Found, OpenedBlob, age};
 use crate::error::{Error, ErrorKind, Result};
 use crate::store::StoreInner;
 use crate::unlock::Unlocked;
@@ -256,7 +256,7 @@ impl StoreInner {
             blob: draft.blob,
             extents: draft.extents.iter().map(|placed| placed.extent.clone()).collect(),
             inline: draft.inline.clone(),
-            created: unix_millis(&self.parts.runtime.now()),
+            created: self.parts.runtime.now().unix_ms(),
             dek_root: keys.root_id,
             expires: self.expiry(draft),
         };
@@ -275,7 +275,7 @@ impl StoreInner {
     fn expiry(&self, draft: &Draft) -> Option<u64> {
         let ttl = draft.ttl?;
         let ttl = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX);
-        Some(unix_millis(&self.parts.runtime.now()).saturating_add(ttl))
+        Some(self.parts.runtime.now().unix_ms().saturating_add(ttl))
     }
 
     fn is_too_old(&self, draft: &Draft) -> bool {

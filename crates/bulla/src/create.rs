@@ -15,7 +15,6 @@ use quick_cache::sync::Cache;
 
 use crate::bucket::Bucket;
 use crate::engine::Engine;
-use crate::envelopes::unix_millis;
 use crate::error::{Error, ErrorKind, Result};
 use crate::gate::Gate;
 use crate::log::{self, Append, RawRecord, RecordMark};
@@ -174,7 +173,7 @@ impl Engine {
 
     fn first_record(&self, options: &CreateOptions, root: &Root, wrap: Wrap) -> LogRecord {
         let random = self.parts.runtime.random();
-        let now = unix_millis(&self.parts.runtime.now());
+        let now = self.parts.runtime.now().unix_ms();
         let root_id = RootId::random(random);
         let store_key = StoreKey::random(random);
         LogRecord {

@@ -110,7 +110,7 @@ impl StoreInner {
 
     pub(crate) fn unexpired(&self, digest: &Digest, blob: Arc<OpenedBlob>) -> Result<Arc<OpenedBlob>> {
         match blob.record.expires {
-            Some(expires) if expires <= unix_millis(&self.parts.runtime.now()) => Err(not_found(digest)),
+            Some(expires) if expires <= self.parts.runtime.now().unix_ms() => Err(not_found(digest)),
             _ => Ok(blob),
         }
     }
@@ -164,10 +164,4 @@ pub(crate) fn age(now: &Now, then: &Now) -> Duration {
     let boot = now.boot.saturating_sub(then.boot);
     let wall = now.wall.duration_since(then.wall).unwrap_or(Duration::MAX);
     boot.max(wall)
-}
-
-/// Milliseconds since 1970.
-pub(crate) fn unix_millis(now: &Now) -> u64 {
-    let since = now.wall.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

@@ -16,7 +16,6 @@ use bulla_envelope::secret::Root;
 use bulla_kek::{Identity, KeyId};
 
 use crate::create::sign;
-use crate::envelopes::unix_millis;
 use crate::error::{Error, ErrorKind, Result};
 use crate::log::{Append, append};
 use crate::preflight::{self, Requirements};
@@ -97,7 +96,7 @@ impl StoreInner {
         // Asked for when it is used: the lease may have ended while the provider described the key.
         let share = preflight::only_share(&self.gate.secrets(self).await?.root, runtime)?;
         let wrap = preflight::wrap_and_prove(providers, &to, algorithm, &plan.identity, share).await?;
-        let both = plan.both(keys, &wrap, unix_millis(&runtime.now()));
+        let both = plan.both(keys, &wrap, runtime.now().unix_ms());
         let Some(both) = self.append(both).await? else { return Ok(None) };
         // Prove it from the record itself, as a node would open it, before the old group goes.
         let proven = self.gate.refresh(self).await?;
@@ -105,7 +104,7 @@ impl StoreInner {
             return Ok(None);
         }
         self.prove(&wrap, &plan.identity).await?;
-        let alone = plan.alone(&proven, &wrap, unix_millis(&runtime.now()));
+        let alone = plan.alone(&proven, &wrap, runtime.now().unix_ms());
         if self.append(alone).await?.is_none() {
             return Ok(None);
         }

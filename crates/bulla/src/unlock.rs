@@ -8,7 +8,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use bulla_envelope::derive::Anchor;
-use bulla_envelope::envelope::Wrap;
+use bulla_envelope::envelope::{STORE_KEY_PREFIX, Wrap};
 use bulla_envelope::ids::{RootId, StoreId, StoreKeyId};
 use bulla_envelope::names::BLOB_KIND;
 use bulla_envelope::record::{KekState, LogRecord, Mode, RootEntry, RootState, StoreKeyState};
@@ -314,8 +314,6 @@ impl Unlocked {
         Some(key.unwrap_key(&wrap.value).map(Dek::from).map_err(drop))
     }
 }
-
-const STORE_KEY_PREFIX: &str = "store-key:";
 
 fn store_key_kid(id: &StoreKeyId) -> String {
     format!("{STORE_KEY_PREFIX}{id}")

@@ -9,7 +9,7 @@ use bulla_envelope::digest::{Algorithm, Digest};
 use bulla_envelope::envelope::{Extent, MAX_INLINE_LEN};
 use bulla_envelope::ids::ExtentName;
 use bulla_envelope::names::extent_key;
-use bulla_kek::Now;
+use bulla_kek::{Now, compute};
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
@@ -210,16 +210,12 @@ impl Upload {
         let pending = std::mem::take(&mut self.pending);
         self.pending_len = 0;
         let mut sealing = self.sealing.take().ok_or_else(broken)?;
-        let (done, sealed) = oneshot::channel();
         let runtime = Arc::clone(&inner.parts.runtime);
-        let job_runtime = Arc::clone(&runtime);
-        runtime
-            .offload(Box::new(move || {
-                let full = sealing.absorb(&pending, job_runtime.random());
-                let _ = done.send((sealing, full));
-            }))
-            .await;
-        let (sealing, full) = sealed.await.map_err(|_| broken())?;
+        let work = move || {
+            let full = sealing.absorb(&pending, runtime.random());
+            (sealing, full)
+        };
+        let (sealing, full) = compute(&*inner.parts.runtime, work).await.ok_or_else(broken)?;
         self.sealing = Some(sealing);
         for extent in full {
             self.place(extent).await?;

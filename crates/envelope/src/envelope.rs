@@ -19,7 +19,7 @@ use zeroize::Zeroizing;
 
 pub(crate) use self::blob_record::MAX_TIME;
 pub use self::blob_record::{BlobRecord, Extent, MAX_INLINE_LEN};
-pub use self::wrap::{MAX_ALG_LEN, MAX_KID_LEN, MAX_WRAP_LEN, MAX_WRAPS, Wrap};
+pub use self::wrap::{MAX_ALG_LEN, MAX_KID_LEN, MAX_WRAP_LEN, MAX_WRAPS, STORE_KEY_PREFIX, Wrap};
 pub(crate) use self::wrap::{all_different, check_alg, check_kek_kid, check_text, read_wrap, write_wrap};
 use crate::cbor::{
     DecodeError, InvalidRecord, MAX_OBJECT_LEN, Reader, VERSION, Writer, require, require_canonical,

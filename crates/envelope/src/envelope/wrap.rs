@@ -17,7 +17,7 @@ pub const MAX_ALG_LEN: usize = 32;
 pub const MAX_WRAP_LEN: usize = 1024;
 
 /// What a store key's `kid` begins with; no KEK's may.
-const STORE_KEY_PREFIX: &str = "store-key:";
+pub const STORE_KEY_PREFIX: &str = "store-key:";
 /// RFC 3394 with 256 bits, the `alg` of every wrap under a store key.
 const A256KW: &str = "A256KW";
 
