@@ -55,6 +55,13 @@ const LAYERS: &[Layer] = &[
         never_in_tree: &["object_store", "reqwest", "hyper"],
         never_in_source: &["object_store", "TcpStream", "UdpSocket"],
     },
+    // Talks to key vaults, and neither keeps nor stores anything.
+    Layer {
+        package: "bulla-kek-azure",
+        below: &["bulla-envelope", "bulla-kek"],
+        never_in_tree: &["object_store"],
+        never_in_source: &["object_store", "std::fs", "getrandom", "tokio"],
+    },
     // Knows providers only through `bulla_kek`, and time, tasks and randomness only through its runtime seam.
     Layer {
         package: "bulla",
@@ -79,7 +86,7 @@ const LAYERS: &[Layer] = &[
     // Injects the providers and talks to stores through the engine.
     Layer {
         package: "bulla-cli",
-        below: &["bulla-envelope", "bulla-kek", "bulla-vault", "bulla"],
+        below: &["bulla-envelope", "bulla-kek", "bulla-vault", "bulla-kek-azure", "bulla"],
         never_in_tree: &[],
         never_in_source: &["object_store"],
     },
