@@ -77,7 +77,7 @@ pub(crate) struct Expected {
 pub(crate) enum Describe<'a> {
     /// The version in use.
     InUse,
-    /// The newest version, where the configured key id has none. The version in use is asked about as well where it is
+    /// The newest version, if the key is configured without one. The version in use is asked about as well where it is
     /// another one and not `known`.
     Newest { known: Option<&'a KeyDescription> },
 }
@@ -91,17 +91,14 @@ pub(crate) async fn unlock(
     describe: Describe<'_>,
 ) -> Result<Unlocked, Locked> {
     let hint = raw.unverified.hint();
-    let describe = match hint.key_id.parse::<KeyId>() {
-        Ok(key) if key.version().is_none() => describe,
-        _ => Describe::InUse,
-    };
+    let configured = hint.key_id.parse::<KeyId>().ok();
     let identity: Identity = hint
         .identity
         .parse()
         .map_err(|error| Error::corrupt("the log's identity can't be parsed").with_source(error))?;
     let mut failures = Vec::new();
     for (root_id, group) in candidate_groups(hint) {
-        let (root, described) = match open_group(providers, &identity, group, describe).await {
+        let (root, described) = match open_group(providers, &identity, group, configured.as_ref(), describe).await {
             Ok(opened) => opened,
             Err(error) => {
                 failures.push(error);
@@ -143,16 +140,18 @@ async fn open_group(
     providers: &Providers,
     identity: &Identity,
     group: &[Wrap],
+    configured: Option<&KeyId>,
     describe: Describe<'_>,
 ) -> Result<(Root, Described), KekError> {
-    // A key of several parties has no newest version: each party has its own.
-    let describe = if group.len() == 1 { describe } else { Describe::InUse };
     let mut shares = Vec::new();
     let mut described = Described::default();
     for wrap in group {
         let key: KeyId = wrap.kid.parse().map_err(invalid)?;
         let algorithm: WrapAlgorithm = wrap.alg.parse().map_err(invalid)?;
         let provider = providers.provider_for(&key)?;
+        // A key of several parties has no newest version: each party has its own.
+        let is_followed = group.len() == 1 && configured == Some(&key.without_version());
+        let describe = if is_followed { describe } else { Describe::InUse };
         // Whichever says no, and whatever becomes of the other: no is no.
         let (share, answer) = futures::try_join!(
             unless_denied(provider.unwrap_key(&key, identity, algorithm, &wrap.value)),

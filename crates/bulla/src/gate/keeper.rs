@@ -20,8 +20,8 @@ pub(super) async fn keep(store: Weak<StoreInner>) {
             return;
         }
         let runtime = Arc::clone(&inner.parts.runtime);
-        if inner.gate.with(&inner, |state, _| state.take_rotation()) {
-            runtime.spawn(Box::pin(versions::follow(Arc::clone(&inner))));
+        if let Some(from) = inner.gate.with(&inner, |state, _| state.take_rotation()) {
+            runtime.spawn(Box::pin(versions::follow(Arc::clone(&inner), from)));
         }
         match wait {
             Some(wait) => {

@@ -37,9 +37,11 @@ pub(super) struct Versions {
     asked: Option<Now>,
     newer: Option<KeyDescription>,
     failure: Option<String>,
-    /// A rotation to `newer` is due.
-    wanted: bool,
-    /// It is under way.
+    /// A record in the middle of a rotation to this key, and since when this node sees it as the newest.
+    in_the_middle: Option<(u64, Now)>,
+    /// A rotation to `newer` is due, from this record on.
+    wanted: Option<u64>,
+    /// One is under way.
     rotating: bool,
 }
 
@@ -61,23 +63,38 @@ impl Versions {
         now: Now,
     ) {
         self.asked = Some(keys.sent);
-        self.wanted = false;
+        self.wanted = None;
         self.failure = None;
+        self.newer = None;
         let record = &keys.view.record;
         match newest {
-            Ok(newest) if is_news(record, &newest.key, now) => {
-                match check(parts, record, in_use, &newest, now) {
-                    Ok(()) => self.wanted = true,
-                    Err(failure) => self.failed(&newest.key, failure),
+            Ok(newest) => match news(record, &newest.key) {
+                News::None => self.in_the_middle = None,
+                News::InTheMiddle if !self.stands_still(keys, now) => {
+                    // Asked again at once: it is finished then, or whoever began it is gone.
+                    self.asked = None;
                 }
-                self.newer = Some(newest);
-            }
-            Ok(_) => self.newer = None,
-            Err(error) => {
-                self.newer = None;
-                self.failure = Some(format!("the newest version can't be asked for: {error}"));
-            }
+                News::InTheMiddle | News::Newer => {
+                    match check(parts, record, in_use, &newest, now) {
+                        Ok(()) => self.wanted = Some(record.number),
+                        Err(failure) => self.failed(&newest.key, failure),
+                    }
+                    self.newer = Some(newest);
+                }
+            },
+            Err(error) => self.failure = Some(format!("the newest version can't be asked for: {error}")),
         }
+    }
+
+    /// Whether the rotation in the middle has not moved for R, by the clock of this node.
+    fn stands_still(&mut self, keys: &Unlocked, now: Now) -> bool {
+        let record = &keys.view.record;
+        let since = match self.in_the_middle {
+            Some((number, since)) if number == record.number => since,
+            _ => now,
+        };
+        self.in_the_middle = Some((record.number, since));
+        age(&now, &since) >= Duration::from_millis(record.revocation_bound_ms)
     }
 
     fn failed(&mut self, newer: &KeyId, failure: String) {
@@ -94,18 +111,34 @@ impl Versions {
     }
 }
 
-/// Whether the log should be brought to `newest`: it is not in use alone. Where a rotation is in the middle, it is finished
-/// only if it was to this key and whoever began it has not moved for R: else somebody is at it, or it is not ours to end.
-fn is_news(record: &LogRecord, newest: &KeyId, now: Now) -> bool {
+/// How the newest version and the log are to each other.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum News {
+    /// The log is where it should be, or it is not ours to bring it there.
+    None,
+    /// A rotation to a version of this key is under way, or was interrupted.
+    InTheMiddle,
+    /// The log is to be brought to the newest version.
+    Newer,
+}
+
+fn news(record: &LogRecord, newest: &KeyId) -> News {
+    let followed = newest.without_version();
+    if record.key_id.parse().ok().as_ref() != Some(&followed) {
+        return News::None;
+    }
     match record.keks.as_slice() {
-        [only] => only.kid != newest.to_string(),
+        [only] if only.kid == newest.to_string() => News::None,
+        [_] => News::Newer,
         several => {
             let active = several.iter().find(|kek| kek.state == KekState::Active);
-            let to_this_key = active
-                .and_then(|kek| kek.kid.parse::<KeyId>().ok())
-                .is_some_and(|active| active.without_version() == newest.without_version());
-            let bound = u128::from(record.revocation_bound_ms);
-            to_this_key && u128::from(now.unix_ms().saturating_sub(record.written)) >= bound
+            let active = active.and_then(|kek| kek.kid.parse::<KeyId>().ok());
+            // One to another key is left to whoever began it.
+            if active.is_some_and(|active| active.without_version() == followed) {
+                News::InTheMiddle
+            } else {
+                News::None
+            }
         }
     }
 }
@@ -142,20 +175,20 @@ fn is_protected(in_use: Option<&KeyDescription>) -> bool {
 }
 
 impl State {
-    /// Whether a rotation is to be started now; whoever asks starts it.
-    pub(super) fn take_rotation(&mut self) -> bool {
-        let start = self.versions.wanted && !self.versions.rotating;
-        if start {
-            self.versions.wanted = false;
-            self.versions.rotating = true;
+    /// The record from which on a rotation is to be started now; whoever asks starts it.
+    pub(super) fn take_rotation(&mut self) -> Option<u64> {
+        if self.versions.rotating {
+            return None;
         }
-        start
+        let wanted = self.versions.wanted.take()?;
+        self.versions.rotating = true;
+        Some(wanted)
     }
 }
 
 /// Rotates to the newest version. A task of its own: renewals go on meanwhile.
-pub(super) async fn follow(store: Arc<StoreInner>) {
-    let followed = rotate(&store).await;
+pub(super) async fn follow(store: Arc<StoreInner>, from: u64) {
+    let followed = rotate(&store, from).await;
     store.gate.with(&store, |state, _| {
         state.versions.rotating = false;
         match followed {
@@ -172,7 +205,7 @@ pub(super) async fn follow(store: Arc<StoreInner>) {
     });
 }
 
-async fn rotate(store: &Arc<StoreInner>) -> Result<()> {
+async fn rotate(store: &Arc<StoreInner>, from: u64) -> Result<()> {
     // Nodes that were started together heard of it together.
     let (bound, mut byte) = (store.gate.revocation_bound(), [0]);
     store.parts.runtime.random().fill(&mut byte);
@@ -181,9 +214,12 @@ async fn rotate(store: &Arc<StoreInner>) -> Result<()> {
     let keys = store.gate.refresh(store).await?;
     let (newer, in_use) =
         store.gate.with(store, |state, _| (state.versions.newer.clone(), state.kek.clone()));
-    let now = store.parts.runtime.now();
-    if !newer.is_some_and(|newer| is_news(&keys.view.record, &newer.key, now)) {
-        return Ok(());
+    // Another node may have been faster.
+    let record = &keys.view.record;
+    match newer.map(|newer| news(record, &newer.key)) {
+        Some(News::Newer) => {}
+        Some(News::InTheMiddle) if record.number == from => {}
+        _ => return Ok(()),
     }
     let options =
         RotateOptions { allow_unprotected_key: !is_protected(in_use.as_ref()), ..RotateOptions::default() };
