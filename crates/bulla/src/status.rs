@@ -7,8 +7,8 @@ use bulla_envelope::ids::{StoreId, StoreKeyId};
 use bulla_envelope::record::{KekState, LogRecord, Managed, Mode, StoreKeyState};
 use bulla_kek::{KeyDescription, KeyId, LeaseState};
 
-use crate::error::{ErrorKind, Result};
-use crate::gate::{FollowedVersions, KeyReport};
+use crate::error::Result;
+use crate::gate::{FollowedVersions, KeyFailure, KeyReport};
 use crate::log::RecordMark;
 use crate::store::{Store, StoreInner};
 
@@ -22,7 +22,7 @@ pub struct Status {
     pub anchor: Anchor,
     /// The newest log record.
     pub log: RecordMark,
-    /// When the log was read: now, or earlier where key or bucket can't be used now.
+    /// When the log was read.
     pub read: SystemTime,
     /// What wraps DEKs.
     pub mode: Mode,
@@ -59,30 +59,24 @@ pub struct Status {
 impl Store {
     /// The encryption of the store, from the log as it is now.
     ///
-    /// Where the key can't be used, or the bucket not be reached, it is the encryption as this process authenticated it
-    /// last, as of [`Status::read`]: [`Status::key_report`] says what is the matter, and a warning does as well.
-    ///
     /// # Errors
-    /// `Corrupt` where the log is damaged; `Invalid` where the store was closed.
+    /// `Revoked`, `Unavailable`, `Throttled` where the key can't be used or the bucket not be reached: see
+    /// [`Store::last_status`]. `Corrupt` where the log is damaged.
     pub async fn status(&self) -> Result<Status> {
-        self.inner().status().await
+        self.inner().gate.refresh(self.inner()).await?;
+        Ok(self.last_status())
+    }
+
+    /// The encryption of the store as this process authenticated it last, as of [`Status::read`]. Asks nobody, and so
+    /// answers while the key is revoked, too: [`Status::key_report`] says that it is.
+    #[must_use]
+    pub fn last_status(&self) -> Status {
+        self.inner().last_status()
     }
 }
 
 impl StoreInner {
-    async fn status(&self) -> Result<Status> {
-        let failure = match self.gate.refresh(self).await {
-            Ok(_) => None,
-            Err(error)
-                if matches!(
-                    error.kind(),
-                    ErrorKind::Revoked | ErrorKind::Unavailable | ErrorKind::Throttled
-                ) =>
-            {
-                Some(error)
-            }
-            Err(error) => return Err(error),
-        };
+    fn last_status(&self) -> Status {
         let (raw, read) = self.gate.known();
         // It authenticated: nothing else becomes the gate's newest.
         let record = raw.unverified.hint();
@@ -96,11 +90,7 @@ impl StoreInner {
         let active = record.keks.iter().find(|kek| kek.state == KekState::Active);
         let follows_versions = record.key_id.parse::<KeyId>().is_ok_and(|key| key.version().is_none());
         let kek = self.gate.kek();
-        let mut warnings = self.warnings(record, kek.as_ref());
-        if let Some(failure) = failure {
-            warnings.insert(0, format!("this is how it was at the last look: {failure}"));
-        }
-        Ok(Status {
+        Status {
             store: self.store_id,
             anchor: self.anchor,
             log: raw.mark,
@@ -122,19 +112,21 @@ impl StoreInner {
             rotated: record.rotated.map(at),
             revocation_bound_ms: record.revocation_bound_ms,
             key_report: self.gate.report(self),
-            warnings,
+            warnings: self.warnings(record, kek.as_ref()),
             kek,
-        })
+        }
     }
 
     fn warnings(&self, record: &LogRecord, kek: Option<&KeyDescription>) -> Vec<String> {
         let mut warnings = Vec::new();
         let now = self.parts.runtime.now().wall;
         let report = self.gate.report(self);
-        if let (LeaseState::Live { outage_since: Some(_), .. }, Some(failure)) =
-            (report.state, report.last_failure)
-        {
-            warnings.push(format!("the lease is not renewed, and ends soon: {}", failure.message));
+        match (report.state, report.last_failure) {
+            (LeaseState::Live { outage_since: None, .. } | LeaseState::Expired, _) | (_, None) => {}
+            (LeaseState::Live { .. }, Some(KeyFailure { message, .. })) => {
+                warnings.push(format!("the lease is not renewed, and goes on only until its end: {message}"));
+            }
+            (_, Some(KeyFailure { message, .. })) => warnings.push(format!("nothing can be read: {message}")),
         }
         if kek.is_some_and(|kek| kek.expires.is_some_and(|expires| expires <= now)) {
             warnings
@@ -143,7 +135,10 @@ impl StoreInner {
         if record.keks.len() > 1 {
             warnings.push("a rotation was interrupted; run it again to finish it".to_owned());
         }
-        if let FollowedVersions { newer, failure: Some(failure), .. } = self.gate.versions() {
+        let follows = record.key_id.parse::<KeyId>().is_ok_and(|key| key.version().is_none());
+        if let FollowedVersions { newer, failure: Some(failure), .. } = self.gate.versions()
+            && follows
+        {
             let newer = newer.map(|newer| format!(", {newer},")).unwrap_or_default();
             warnings.push(format!("the key's newer version{newer} is not taken: {failure}"));
         }

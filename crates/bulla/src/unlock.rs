@@ -98,13 +98,14 @@ pub(crate) async fn unlock(
         .map_err(|error| Error::corrupt("the log's identity can't be parsed").with_source(error))?;
     let mut failures = Vec::new();
     for (root_id, group) in candidate_groups(hint) {
-        let (root, described) = match open_group(providers, &identity, group, configured.as_ref(), describe).await {
-            Ok(opened) => opened,
-            Err(error) => {
-                failures.push(error);
-                continue;
-            }
-        };
+        let (root, described) =
+            match open_group(providers, &identity, group, configured.as_ref(), describe).await {
+                Ok(opened) => opened,
+                Err(error) => {
+                    failures.push(error);
+                    continue;
+                }
+            };
         let opened_by = group.iter().map(|wrap| wrap.kid.clone()).collect();
         return verify(
             raw,

@@ -31,7 +31,12 @@ async fn versions(store: &Store) -> Vec<KeyId> {
 /// The next rotation gets its first record in, and not its second.
 fn fail_the_second_record(world: &World) {
     for attempt in 0..5 {
-        world.script.before_nth(Op::Create, "store/", usize::from(attempt == 0), || Some(broken_connection()));
+        world.script.before_nth(
+            Op::Create,
+            "store/",
+            usize::from(attempt == 0),
+            || Some(broken_connection()),
+        );
     }
 }
 
@@ -119,7 +124,11 @@ async fn a_pinned_version_never_moves() {
     let world = World::new().await;
     let put = world.put(&data(10)).await;
     let pinned = world.provider.new_version("pinned");
-    world.store.rotate(bulla::RotateOptions { key: Some(pinned.clone()), ..Default::default() }).await.unwrap();
+    world
+        .store
+        .rotate(bulla::RotateOptions { key: Some(pinned.clone()), ..Default::default() })
+        .await
+        .unwrap();
     world.provider.new_version("pinned");
     traffic(&world.store, &put.digest, 3 * HOUR).await;
     let (fresh, ..) = world.node(2).await;
@@ -162,7 +171,9 @@ async fn a_version_that_is_not_fit_is_not_taken_until_it_is() {
         };
         assert!(failure.contains(why), "{case}: {failure}");
         let warned = status.warnings.iter().any(|warning| {
-            warning.contains(why) && warning.contains("is not taken") && warning.contains(&version.to_string())
+            warning.contains(why)
+                && warning.contains("is not taken")
+                && warning.contains(&version.to_string())
         });
         assert!(warned, "{case}: {:?}", status.warnings);
         // Nothing else came of it: no denial of the store's key, no record, and no call but for those of an attempt.
