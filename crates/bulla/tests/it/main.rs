@@ -4,6 +4,7 @@
 
 mod support;
 mod versions;
+mod watch;
 
 mod attack;
 mod delete;
