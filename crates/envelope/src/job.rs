@@ -31,7 +31,7 @@ pub const PREFIXES_PER_ROW: u8 = 16;
 #[non_exhaustive]
 pub enum Job {
     /// Every envelope is looked at, and wrapped again where it has to be.
-    Sweep(Sweep),
+    Sweep(Box<Sweep>),
     /// A gc is running with a grace shorter than writers count on.
     ShortGrace(ShortGrace),
 }
@@ -172,7 +172,7 @@ impl Job {
         let mut input = Reader::new(content)?;
         input.exact_array(3, "the job's array")?;
         let job = match input.uint("the job's kind")? {
-            0 => Self::Sweep(read_sweep(&mut input)?),
+            0 => Self::Sweep(Box::new(read_sweep(&mut input)?)),
             1 => Self::ShortGrace(ShortGrace {
                 grace: input.uint("the grace")?,
                 until: input.uint("the end of the announcement")?,
