@@ -33,6 +33,7 @@ mod engine;
 mod envelopes;
 mod error;
 mod gate;
+mod horizon;
 mod list;
 mod log;
 mod preflight;

@@ -3,7 +3,7 @@
 use bulla_envelope::crypto::CryptoProvider;
 use bulla_envelope::envelope::EnvelopeHeader;
 use bulla_envelope::ids::{RootId, StoreId};
-use bulla_envelope::job::{Claim, JOB_KIND, Job, OpenJobError, Row, ShortGrace, Sweep};
+use bulla_envelope::job::{Claim, Horizon, JOB_KIND, Job, OpenJobError, Row, Sweep};
 use bulla_envelope::object::{OpenObjectError, SealedObject};
 use bulla_envelope::{DecodeError, MAX_OBJECT_LEN};
 use proptest::prelude::*;
@@ -44,7 +44,7 @@ fn with_content(content: &[u8]) -> Vec<u8> {
 
 #[test]
 fn jobs_come_back_as_they_were() {
-    let notice = Job::ShortGrace(ShortGrace { grace: 0, until: samples::CREATED });
+    let notice = Job::Horizon(Horizon { before: samples::CREATED });
     for job in [sweep(), Job::Sweep(Box::default()), notice] {
         assert_eq!(open(&seal(&job)), Ok(job));
     }
