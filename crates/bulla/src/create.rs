@@ -17,6 +17,7 @@ use crate::bucket::Bucket;
 use crate::engine::Engine;
 use crate::error::{Error, ErrorKind, Result};
 use crate::gate::Gate;
+use crate::horizon::HorizonCache;
 use crate::log::{self, Append, RawRecord, RecordMark};
 use crate::preflight::{self, Requirements};
 use crate::store::{Store, StoreInner};
@@ -160,6 +161,7 @@ impl Engine {
             parts: Arc::clone(parts),
             bucket,
             cache: Cache::new(parts.cached_envelopes),
+            horizon: HorizonCache::default(),
             store_id: keys.store(),
             anchor: keys.root.anchor(),
             gate: Gate::new(parts, keys, raw),
