@@ -279,6 +279,7 @@ async fn throttled_lost_and_failed_requests_are_repeated() {
 /// What one process does with real credentials, which read the environment: this test, started again with it set.
 ///
 /// Its output is a line per identity: the identity, then `ok` or how it failed.
+#[allow(clippy::print_stdout, reason = "read by the test that started it")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn child() {
     let Ok(key) = std::env::var("BULLA_TEST_KEY") else { return };
