@@ -6,12 +6,16 @@
 mod crash;
 #[path = "cli/errors.rs"]
 mod errors;
+#[path = "cli/key_vault.rs"]
+mod key_vault;
 #[path = "cli/memory.rs"]
 mod memory;
 #[path = "cli/quickstart.rs"]
 mod quickstart;
 #[path = "cli/revoke.rs"]
 mod revoke;
+#[path = "cli/serve.rs"]
+mod serve;
 #[path = "cli/service.rs"]
 mod service;
 #[path = "cli/trust.rs"]
