@@ -73,7 +73,8 @@ impl StoreInner {
             self.refuse_too_old(draft)?;
             self.refuse_expired_kek()?;
             let keys = self.gate.secrets(self).await?;
-            let (key, object) = (self.blob_key(&keys, &draft.digest), self.seal_envelope(&keys, draft)?);
+            let (key, object) =
+                (self.blob_key(&keys, &draft.digest), self.seal_envelope(&keys, draft).await?);
             let outcome = match &replace {
                 None => self.bucket.put_create(&key, object).await,
                 Some(version) => self.bucket.put_update(&key, object, version).await,
@@ -158,7 +159,7 @@ impl StoreInner {
             return self.finish(draft, keys, version, answers).await;
         }
         *answers = Answers::SomeLost;
-        let version = self.rewrap(draft, keys, version).await?;
+        let version = self.rewrap_own(draft, keys, version).await?;
         self.finish(draft, keys, version, answers).await
     }
 
@@ -179,17 +180,17 @@ impl StoreInner {
                 return Ok(version);
             }
             let newer = self.gate.refresh(self).await?;
-            if newer.active_store_key == keys.active_store_key {
+            if newer.active_kid() == keys.active_kid() {
                 return Ok(version);
             }
-            version = self.rewrap(draft, &newer, version).await?;
+            version = self.rewrap_own(draft, &newer, version).await?;
             // The process may have been paused in this write as well.
             keys = newer;
         }
     }
 
     /// Replaces our own envelope by one wrapped under the active store key.
-    async fn rewrap(
+    async fn rewrap_own(
         &self,
         draft: &Draft,
         keys: &Arc<Unlocked>,
@@ -199,7 +200,8 @@ impl StoreInner {
         let mut version = version;
         let mut failure = None;
         for attempt in 0..ATTEMPTS {
-            match self.bucket.put_update(&key, self.seal_envelope(keys, draft)?, &version).await {
+            let object = self.seal_envelope(keys, draft).await?;
+            match self.bucket.put_update(&key, object, &version).await {
                 Conditional::Done(version) => return Ok(version),
                 Conditional::Lost => {}
                 Conditional::Unknown(error) => {
@@ -214,9 +216,11 @@ impl StoreInner {
                     return Ok(found.version.clone());
                 }
                 Found::Blob(found) if found.record.blob == draft.blob => version = found.version.clone(),
+                // Perhaps ours, under a key that is no longer in the log: nobody can read it, so it is replaced.
+                Found::Damaged(found, _) => version = found,
                 // Somebody deleted or replaced it after it was there: theirs is the newer word.
                 Found::Nothing => return Ok(version),
-                Found::Tombstone(version) | Found::Damaged(version, _) => return Ok(version),
+                Found::Tombstone(version) => return Ok(version),
                 Found::Blob(found) => return Ok(found.version.clone()),
             }
         }
@@ -249,7 +253,7 @@ impl StoreInner {
         checks.buffer_unordered(HEADS).try_fold(true, |all, there| async move { Ok(all && there) }).await
     }
 
-    fn seal_envelope(&self, keys: &Unlocked, draft: &Draft) -> Result<Bytes> {
+    async fn seal_envelope(&self, keys: &Unlocked, draft: &Draft) -> Result<Bytes> {
         let record = BlobRecord {
             digest: draft.digest.clone(),
             size: draft.size,
@@ -263,7 +267,7 @@ impl StoreInner {
         let mut salt = [0; 24];
         self.parts.runtime.random().fill(&mut salt);
         let header = EnvelopeHeader { store: keys.store(), root: keys.root_id };
-        let wraps = vec![keys.wrap_dek(&draft.dek)];
+        let wraps = vec![self.wrap_dek(keys, &draft.dek).await?];
         let envelope =
             Envelope::seal(self.parts.crypto, &keys.envelope_key, header, wraps, &draft.dek, &record, salt)
                 .map_err(|error| {

@@ -127,6 +127,16 @@ impl Gate {
         }
     }
 
+    /// The KEK that the lease hangs on was denied to a request sent at `sent`: the provider is asked at once, unless
+    /// somebody has asked since. So a crowd asks once.
+    pub(crate) async fn ask_again(&self, store: &StoreInner, sent: Now) -> Result<()> {
+        let _renewing = self.renewing.lock().await;
+        match self.live(store)? {
+            Some(keys) if keys.sent.boot > sent.boot => Ok(()),
+            _ => self.renew(store).await.map(drop),
+        }
+    }
+
     /// The newest record seen.
     pub(crate) fn mark(&self) -> RecordMark {
         self.lock().newest.mark

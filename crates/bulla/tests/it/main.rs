@@ -10,5 +10,6 @@ mod get;
 mod lease;
 mod log;
 mod put;
+mod rewrap;
 mod rotate;
 mod sim;
