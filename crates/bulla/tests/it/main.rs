@@ -13,5 +13,6 @@ mod get;
 mod lease;
 mod log;
 mod put;
+mod rewrap;
 mod rotate;
 mod sim;
