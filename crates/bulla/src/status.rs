@@ -4,7 +4,7 @@ use std::time::SystemTime;
 
 use bulla_envelope::derive::Anchor;
 use bulla_envelope::ids::{StoreId, StoreKeyId};
-use bulla_envelope::record::{KekState, Managed, Mode, StoreKeyState};
+use bulla_envelope::record::{KekState, LogRecord, Managed, Mode, StoreKeyState};
 use bulla_kek::{KeyDescription, KeyId};
 
 use crate::error::Result;
@@ -96,22 +96,31 @@ impl StoreInner {
             rotated: record.rotated.map(at),
             revocation_bound_ms: record.revocation_bound_ms,
             key_state: self.gate.key_state(self),
-            warnings: self.warnings(record.managed, record.keks.len(), kek.as_ref()),
+            warnings: self.warnings(record, kek.as_ref()),
             kek,
         })
     }
 
-    fn warnings(&self, managed: Managed, keks: usize, kek: Option<&KeyDescription>) -> Vec<String> {
+    fn warnings(&self, record: &LogRecord, kek: Option<&KeyDescription>) -> Vec<String> {
         let mut warnings = Vec::new();
         let now = self.parts.runtime.now().wall;
         if kek.is_some_and(|kek| kek.expires.is_some_and(|expires| expires <= now)) {
             warnings
                 .push("the KEK has expired: it still opens the store; rotate to a valid version".to_owned());
         }
-        if keks > 1 {
+        if record.roots.iter().any(|root| root.groups.len() > 1) {
             warnings.push("a rotation was interrupted; run it again to finish it".to_owned());
+        } else if record.keks.iter().any(|kek| kek.state == KekState::Retiring) {
+            warnings.push(
+                "blobs may still need an earlier KEK version: keep it enabled until `bulla rotate STORE`, run again, has \
+                 finished its sweep"
+                    .to_owned(),
+            );
         }
-        if managed == Managed::Service {
+        if record.store_keys.iter().any(|key| key.state == StoreKeyState::Retiring) {
+            warnings.push("a rewrap is not finished; `bulla rewrap STORE` goes on with it".to_owned());
+        }
+        if record.managed == Managed::Service {
             warnings.push(
                 "the KEK is service-managed: rotate to a key of your own to be able to revoke it; old copies of the \
                  bucket together with a stolen service KEK would open what was there then"
