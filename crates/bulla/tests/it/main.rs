@@ -8,6 +8,7 @@ mod watch;
 
 mod attack;
 mod delete;
+mod direct;
 mod gc;
 mod get;
 mod lease;
