@@ -3,12 +3,16 @@
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 mod support;
+mod versions;
+mod watch;
 
 mod attack;
 mod delete;
+mod gc;
 mod get;
 mod lease;
 mod log;
 mod put;
+mod rewrap;
 mod rotate;
 mod sim;
