@@ -15,6 +15,7 @@
 //!                  ├─ gate ─ unlock                  lease, secrets, keeper
 //!                  ├─ rotate, preflight, log         configuration and keys
 //!                  ├─ gc ─ horizon                   removes data that no envelope names
+//!                  ├─ verify                         checks all of it
 //!                  └─ bucket                         object_store, made even
 //! ```
 // The README's example is a test of this crate.
@@ -46,6 +47,7 @@ mod status;
 mod store;
 mod unlock;
 mod upload;
+mod verify;
 
 pub use bulla_envelope::crypto::CryptoProvider;
 pub use bulla_envelope::derive::Anchor;
@@ -74,3 +76,4 @@ pub use self::rotate::{RotateOptions, Rotation};
 pub use self::status::Status;
 pub use self::store::Store;
 pub use self::upload::{PutOptions, PutResult, Upload};
+pub use self::verify::{Damage, VerifyEvent, VerifyOptions, VerifyProgress, VerifyReport};

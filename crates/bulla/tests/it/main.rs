@@ -13,3 +13,4 @@ mod log;
 mod put;
 mod rotate;
 mod sim;
+mod verify;
