@@ -17,3 +17,4 @@ mod put;
 mod rewrap;
 mod rotate;
 mod sim;
+mod verify;
