@@ -6,6 +6,8 @@
 mod crash;
 #[path = "cli/errors.rs"]
 mod errors;
+#[path = "cli/gc.rs"]
+mod gc;
 #[path = "cli/memory.rs"]
 mod memory;
 #[path = "cli/quickstart.rs"]
@@ -20,5 +22,7 @@ mod service;
 mod trust;
 #[path = "cli/usage.rs"]
 mod usage;
+#[path = "cli/verify.rs"]
+mod verify;
 #[path = "cli/world.rs"]
 mod world;

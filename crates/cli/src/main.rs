@@ -16,6 +16,7 @@ mod context;
 mod durable;
 mod encryption;
 mod exit;
+mod gc;
 mod get;
 mod init;
 mod interrupt;
@@ -35,6 +36,7 @@ mod stat;
 mod status;
 mod vault;
 mod vaults;
+mod verify;
 
 use std::io::IsTerminal;
 use std::process::ExitCode;
@@ -77,14 +79,15 @@ fn main() -> ExitCode {
     }
 }
 
-/// Runs a command. Those that must not stop half-way (`init`, `rotate`), or clean up by themselves (`put`, `vault serve`), look at
-/// interrupts themselves; the others are dropped.
+/// Runs a command. Those that must not stop half-way (`init`, `rotate`), or clean up by themselves (`put`, `vault serve`), or
+/// have something to say (`verify`), look at interrupts themselves; the others are dropped.
 async fn dispatch(context: &Context, command: Command) -> Result<()> {
     match command {
         Command::Init(args) => init::run(context, args).await,
         Command::Rotate(args) => rotate::run(context, args).await,
         Command::Put(args) => put::run(context, args).await,
         Command::Vault(args) => vault::run(context, args).await,
+        Command::Verify(args) => verify::run(context, args).await,
         command => tokio::select! {
             biased;
             interrupted = context.interrupt.wait() => Err(interrupted),
@@ -102,8 +105,9 @@ async fn droppable(context: &Context, command: Command) -> Result<()> {
         Command::Stat(args) => stat::run(context, args).await,
         Command::Rm(args) => rm::run(context, args).await,
         Command::Status(args) => status::run(context, args).await,
+        Command::Gc(args) => gc::run(context, args).await,
         Command::Completions(args) => completions::run(context, args),
-        Command::Init(_) | Command::Rotate(_) | Command::Put(_) | Command::Vault(_) => {
+        Command::Init(_) | Command::Rotate(_) | Command::Put(_) | Command::Vault(_) | Command::Verify(_) => {
             Err(Failure::new(Kind::Internal, "this command is not droppable"))
         }
     }

@@ -24,6 +24,8 @@ fn every_command_has_help_with_examples() {
         "rm",
         "status",
         "rotate",
+        "gc",
+        "verify",
         "vault",
         "completions",
         "vault create",

@@ -8,6 +8,7 @@ mod watch;
 
 mod attack;
 mod delete;
+mod direct;
 mod gc;
 mod get;
 mod lease;
@@ -16,3 +17,4 @@ mod put;
 mod rewrap;
 mod rotate;
 mod sim;
+mod verify;
