@@ -21,7 +21,7 @@ use crate::horizon::HorizonCache;
 use crate::log::{self, Append, RawRecord, RecordMark};
 use crate::preflight::{self, Requirements};
 use crate::store::{Store, StoreInner};
-use crate::unlock::{Expected, unlock};
+use crate::unlock::{Describe, Expected, unlock};
 
 /// The shortest and longest revocation bound a store may have.
 const BOUNDS: std::ops::RangeInclusive<Duration> =
@@ -30,7 +30,10 @@ const BOUNDS: std::ops::RangeInclusive<Duration> =
 /// How a store is made.
 #[derive(Clone, Debug)]
 pub struct CreateOptions {
-    /// The KEK. Without a version the store starts under its newest, and `rotate` goes to the newest.
+    /// What wraps data keys. In direct mode the KEK sees every blob: an unwrap for each that is read and not cached, and
+    /// rotation wraps every data key again.
+    pub mode: Mode,
+    /// The KEK. Without a version the store starts under its newest, and follows newer ones by itself.
     pub key: KeyId,
     /// As whom the nodes use it.
     pub identity: Identity,
@@ -152,7 +155,11 @@ impl Engine {
         };
         let expected = Expected { anchor, floor: options.floor };
         let sent = parts.runtime.now();
-        let keys = unlock(&parts.providers, &raw, expected, read_started, sent).await?;
+        let describe = match parts.follow_versions_every {
+            Duration::MAX => Describe::InUse,
+            _ => Describe::Newest { known: None },
+        };
+        let keys = unlock(&parts.providers, &raw, expected, read_started, sent, describe).await?;
         let inner = StoreInner {
             parts: Arc::clone(parts),
             bucket,
@@ -182,7 +189,7 @@ impl Engine {
             number: 1,
             history: Vec::new(),
             store: StoreId::random(random),
-            mode: Mode::Hierarchical,
+            mode: options.mode,
             revocation_bound_ms: u64::try_from(options.revocation_bound.as_millis()).unwrap_or(u64::MAX),
             identity: options.identity.to_string(),
             key_id: options.key.to_string(),

@@ -8,12 +8,15 @@ use std::fmt;
 use std::sync::Arc;
 
 use bulla_envelope::derive::Anchor;
-use bulla_envelope::envelope::{STORE_KEY_PREFIX, Wrap};
+use bulla_envelope::envelope::Wrap;
 use bulla_envelope::ids::{RootId, StoreId, StoreKeyId};
+use bulla_envelope::job::JOB_KIND;
 use bulla_envelope::names::BLOB_KIND;
-use bulla_envelope::record::{KekState, LogRecord, Mode, RootEntry, RootState, StoreKeyState};
-use bulla_envelope::secret::{Dek, EnvelopeKey, NameKey, RecordKey, Root, StoreKey};
-use bulla_kek::{Identity, KekError, KekErrorKind, KeyDescription, KeyId, Now, Providers, WrapAlgorithm};
+use bulla_envelope::record::{KekState, LogRecord, RootEntry, RootState, StoreKeyState};
+use bulla_envelope::secret::{EnvelopeKey, MetaKey, NameKey, RecordKey, Root, StoreKey};
+use bulla_kek::{
+    Identity, KekError, KekErrorKind, KekProvider, KeyDescription, KeyId, Now, Providers, WrapAlgorithm,
+};
 
 use crate::error::{Error, Result};
 use crate::log::{LogView, RawRecord, RecordMark};
@@ -29,10 +32,14 @@ pub(crate) struct Unlocked {
     pub(crate) record_key: RecordKey,
     pub(crate) envelope_key: EnvelopeKey,
     pub(crate) blob_names: NameKey,
+    pub(crate) meta_key: MetaKey,
+    pub(crate) job_names: NameKey,
     pub(crate) active_store_key: StoreKeyId,
     store_keys: BTreeMap<StoreKeyId, StoreKey>,
     /// The KEK that opened the root, as its provider describes it; `None` where the provider could not be asked.
     pub(crate) kek: Option<KeyDescription>,
+    /// What the provider said of the KEK's newest version; `None` where that was not asked, or not answered.
+    pub(crate) newest: Option<Result<KeyDescription, KekError>>,
     /// Before the unwrap was sent: the lease counts from here.
     pub(crate) sent: Now,
 }
@@ -68,33 +75,46 @@ pub(crate) struct Expected {
     pub(crate) floor: Option<RecordMark>,
 }
 
+/// What is asked beside the unwrap.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Describe<'a> {
+    /// The version in use.
+    InUse,
+    /// The newest version, if the key is configured without one. The version in use is asked about as well where it is
+    /// another one and not `known`.
+    Newest { known: Option<&'a KeyDescription> },
+}
+
 pub(crate) async fn unlock(
     providers: &Providers,
     raw: &RawRecord,
     expected: Expected,
     read_started: Now,
     sent: Now,
+    describe: Describe<'_>,
 ) -> Result<Unlocked, Locked> {
     let hint = raw.unverified.hint();
+    let configured = hint.key_id.parse::<KeyId>().ok();
     let identity: Identity = hint
         .identity
         .parse()
         .map_err(|error| Error::corrupt("the log's identity can't be parsed").with_source(error))?;
     let mut failures = Vec::new();
     for (root_id, group) in candidate_groups(hint) {
-        let (root, kek) = match open_group(providers, &identity, group).await {
-            Ok(opened) => opened,
-            Err(error) => {
-                failures.push(error);
-                continue;
-            }
-        };
+        let (root, described) =
+            match open_group(providers, &identity, group, configured.as_ref(), describe).await {
+                Ok(opened) => opened,
+                Err(error) => {
+                    failures.push(error);
+                    continue;
+                }
+            };
         let opened_by = group.iter().map(|wrap| wrap.kid.clone()).collect();
         return verify(
             raw,
             expected,
             read_started,
-            Opened { root_id, root: Arc::new(root), opened_by, kek, sent },
+            Opened { root_id, root: Arc::new(root), opened_by, described, sent },
         )
         .map_err(Locked::Other);
     }
@@ -124,28 +144,74 @@ async fn open_group(
     providers: &Providers,
     identity: &Identity,
     group: &[Wrap],
-) -> Result<(Root, Option<KeyDescription>), KekError> {
+    configured: Option<&KeyId>,
+    describe: Describe<'_>,
+) -> Result<(Root, Described), KekError> {
     let mut shares = Vec::new();
-    let mut described = None;
+    let mut described = Described::default();
     for wrap in group {
         let key: KeyId = wrap.kid.parse().map_err(invalid)?;
         let algorithm: WrapAlgorithm = wrap.alg.parse().map_err(invalid)?;
         let provider = providers.provider_for(&key)?;
-        let (share, description) = futures::join!(
-            provider.unwrap_key(&key, identity, algorithm, &wrap.value),
-            provider.describe(&key, identity)
-        );
+        // A key of several parties has no newest version: each party has its own.
+        let is_followed = group.len() == 1 && configured == Some(&key.without_version());
+        let describe = if is_followed { describe } else { Describe::InUse };
+        // Whichever says no, and whatever becomes of the other: no is no.
+        let (share, answer) = futures::try_join!(
+            unless_denied(provider.unwrap_key(&key, identity, algorithm, &wrap.value)),
+            unless_denied(describe_key(&*provider, &key, identity, describe)),
+        )?;
         shares.push(share?);
-        match description {
-            Ok(description) => described = Some(description),
-            // Only the unwrap counts for the lease; a provider that says no to `get` says no.
-            Err(error) if matches!(error.kind(), KekErrorKind::Denied(_)) => return Err(error),
-            Err(_) => {}
-        }
+        // Only the unwrap counts for the lease: that there was no answer to the other says nothing.
+        described = answer.unwrap_or_default();
     }
     let root =
         Root::join(&shares).ok_or_else(|| KekError::invalid("a group without members opens nothing"))?;
     Ok((root, described))
+}
+
+/// What a provider said of a KEK: of the version in use, and if it was asked, of the newest.
+#[derive(Debug, Default)]
+struct Described {
+    in_use: Option<KeyDescription>,
+    newest: Option<Result<KeyDescription, KekError>>,
+}
+
+/// Asks once; twice only where the newest version is not the one in use and that one is not known, or is denied. What is
+/// said of the newest version never decides over the lease.
+async fn describe_key(
+    provider: &dyn KekProvider,
+    key: &KeyId,
+    identity: &Identity,
+    describe: Describe<'_>,
+) -> Result<Described, KekError> {
+    let Describe::Newest { known } = describe else {
+        return Ok(Described { in_use: Some(provider.describe(key, identity).await?), newest: None });
+    };
+    let newest = match provider.describe(&key.without_version(), identity).await {
+        Err(error) if !is_denied(&error) => return Err(error),
+        newest => newest,
+    };
+    let in_use = match (&newest, known) {
+        (Ok(newest), _) if newest.key == *key => newest.clone(),
+        (Ok(_), Some(known)) if known.key == *key => known.clone(),
+        _ => provider.describe(key, identity).await?,
+    };
+    Ok(Described { in_use: Some(in_use), newest: Some(newest) })
+}
+
+/// Lets a denial end the wait for anything beside it.
+async fn unless_denied<T>(
+    answer: impl Future<Output = Result<T, KekError>>,
+) -> Result<Result<T, KekError>, KekError> {
+    match answer.await {
+        Err(error) if is_denied(&error) => Err(error),
+        answer => Ok(answer),
+    }
+}
+
+fn is_denied(error: &KekError) -> bool {
+    matches!(error.kind(), KekErrorKind::Denied(_))
 }
 
 fn invalid(error: impl std::error::Error) -> KekError {
@@ -154,7 +220,6 @@ fn invalid(error: impl std::error::Error) -> KekError {
 
 /// "Denied" only where every group is denied: one that could not be asked may still open.
 fn verdict(failures: Vec<KekError>) -> Locked {
-    let is_denied = |error: &KekError| matches!(error.kind(), KekErrorKind::Denied(_));
     let is_transient =
         |error: &KekError| matches!(error.kind(), KekErrorKind::Unavailable | KekErrorKind::Throttled);
     let mut failures = failures;
@@ -176,12 +241,12 @@ struct Opened {
     root_id: RootId,
     root: Arc<Root>,
     opened_by: Vec<String>,
-    kek: Option<KeyDescription>,
+    described: Described,
     sent: Now,
 }
 
 fn verify(raw: &RawRecord, expected: Expected, read_started: Now, opened: Opened) -> Result<Unlocked> {
-    let Opened { root_id, root, opened_by, kek, sent } = opened;
+    let Opened { root_id, root, opened_by, described, sent } = opened;
     if let Some(anchor) = expected.anchor
         && !anchor.ct_eq(&root.anchor())
     {
@@ -208,7 +273,8 @@ fn verify(raw: &RawRecord, expected: Expected, read_started: Now, opened: Opened
     let wrapping_key = root.store_key_wrapping_key();
     let mut store_keys = BTreeMap::new();
     let mut active = None;
-    for entry in record.store_keys.iter().filter(|entry| entry.state != StoreKeyState::Retired) {
+    // A retired one too: while the log holds it, what was left under it by a writer that died is readable.
+    for entry in &record.store_keys {
         let secret = wrapping_key.unwrap_key(&entry.value).map_err(|error| {
             Error::corrupt(format!("store key {} does not unwrap", entry.id)).with_source(error)
         })?;
@@ -222,12 +288,15 @@ fn verify(raw: &RawRecord, expected: Expected, read_started: Now, opened: Opened
         root_id,
         envelope_key: root.envelope_key(),
         blob_names: root.name_key(BLOB_KIND),
+        meta_key: root.meta_key(),
+        job_names: root.name_key(JOB_KIND),
         record_key,
         root,
         opened_by,
         active_store_key,
         store_keys,
-        kek,
+        kek: described.in_use,
+        newest: described.newest,
         sent,
         view: LogView { mark: raw.mark, record, read_started },
     })
@@ -235,11 +304,6 @@ fn verify(raw: &RawRecord, expected: Expected, read_started: Now, opened: Opened
 
 /// What the format carries and this version can't serve yet is refused by name, before a blob would seem damaged.
 fn refuse_later_formats(record: &LogRecord) -> Result<()> {
-    if record.mode == Mode::Direct {
-        return Err(Error::invalid(
-            "the store is in direct mode, which this version of Bulla can't open; use a newer one",
-        ));
-    }
     if record.roots.len() > 1 {
         return Err(Error::invalid(
             "the store is being rerooted, which this version of Bulla can't read; use a newer one",
@@ -273,7 +337,7 @@ impl Unlocked {
             root_id: self.root_id,
             root: Arc::clone(&self.root),
             opened_by: self.opened_by.clone(),
-            kek: self.kek.clone(),
+            described: Described { in_use: self.kek.clone(), newest: None },
             sent: self.sent,
         };
         let followed = verify(raw, expected, read_started, opened)?;
@@ -288,35 +352,22 @@ impl Unlocked {
         self.view.record.store
     }
 
-    /// Whether `kid` is the store key that new envelopes are wrapped under.
-    pub(crate) fn is_active(&self, kid: &str) -> bool {
-        kid == store_key_kid(&self.active_store_key)
+    /// The record after this one, with nothing changed yet.
+    pub(crate) fn next_record(&self, now: u64) -> LogRecord {
+        let mut record = self.view.record.clone();
+        record.number += 1;
+        record.history.push(self.view.mark.hash);
+        record.written = now;
+        record
     }
 
-    /// Wraps a DEK with the store key that is active in this view.
-    pub(crate) fn wrap_dek(&self, dek: &Dek) -> Wrap {
-        let key = &self.store_keys[&self.active_store_key];
-        Wrap {
-            kid: store_key_kid(&self.active_store_key),
-            alg: WrapAlgorithm::A256Kw.as_str().to_owned(),
-            value: key.wrap_key(dek.expose()).to_vec(),
-        }
+    pub(crate) fn store_key(&self, id: &StoreKeyId) -> Option<&StoreKey> {
+        self.store_keys.get(id)
     }
 
-    /// Unwraps a DEK. `None`: the kid or algorithm is not in the authenticated log, so nobody is asked. `Some(Err)`: the
-    /// wrap is damaged.
-    pub(crate) fn unwrap_dek(&self, wrap: &Wrap) -> Option<Result<Dek, ()>> {
-        if wrap.alg != WrapAlgorithm::A256Kw.as_str() {
-            return None;
-        }
-        let id: StoreKeyId = wrap.kid.strip_prefix(STORE_KEY_PREFIX)?.parse().ok()?;
-        let key = self.store_keys.get(&id)?;
-        Some(key.unwrap_key(&wrap.value).map(Dek::from).map_err(drop))
+    pub(crate) fn active_store_key(&self) -> &StoreKey {
+        &self.store_keys[&self.active_store_key]
     }
-}
-
-fn store_key_kid(id: &StoreKeyId) -> String {
-    format!("{STORE_KEY_PREFIX}{id}")
 }
 
 impl fmt::Debug for Unlocked {

@@ -1,6 +1,6 @@
 //! A key provider in memory whose keys are denied, out of reach and given back on command, and that counts its calls.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -81,6 +81,9 @@ pub struct SimProvider {
 struct State {
     keys: BTreeMap<String, Vec<Version>>,
     denied: BTreeMap<String, DenyReason>,
+    versionless_denied: Option<DenyReason>,
+    /// Keys, and identities that may not use them.
+    forbidden: BTreeSet<(String, String)>,
     down: bool,
     latency: Duration,
     calls: Calls,
@@ -96,6 +99,11 @@ struct Version {
     key: StoreKey,
     enabled: bool,
     expires: Option<SystemTime>,
+    created: SystemTime,
+    /// Refuses wrap and unwrap of this version.
+    denied: Option<DenyReason>,
+    /// Whoever asks without a version does not hear of this one.
+    hidden: bool,
 }
 
 impl SimProvider {
@@ -104,6 +112,8 @@ impl SimProvider {
         let state = State {
             keys: BTreeMap::new(),
             denied: BTreeMap::new(),
+            versionless_denied: None,
+            forbidden: BTreeSet::new(),
             down: false,
             latency: Duration::ZERO,
             calls: Calls::default(),
@@ -128,7 +138,16 @@ impl SimProvider {
         let mut state = self.lock();
         let versions = state.keys.entry(name.to_owned()).or_default();
         let id = format!("{:032x}", versions.len() + 1);
-        versions.push(Version { id: id.clone(), key, enabled: true, expires: None });
+        let created = self.runtime.now().wall;
+        versions.push(Version {
+            id: id.clone(),
+            key,
+            enabled: true,
+            expires: None,
+            created,
+            denied: None,
+            hidden: false,
+        });
         key_id(name).with_version(&id).expect("hexadecimal digits are a version")
     }
 
@@ -165,6 +184,16 @@ impl SimProvider {
         self.lock().denied.remove(name);
     }
 
+    /// Takes the permission to use a key from one identity.
+    pub fn forbid(&self, name: &str, identity: &str) {
+        self.lock().forbidden.insert((name.to_owned(), identity.to_owned()));
+    }
+
+    /// Gives it back.
+    pub fn permit(&self, name: &str, identity: &str) {
+        self.lock().forbidden.remove(&(name.to_owned(), identity.to_owned()));
+    }
+
     /// Answers nobody, or everybody again.
     pub fn set_down(&self, down: bool) {
         self.lock().down = down;
@@ -180,6 +209,25 @@ impl SimProvider {
         if let Some(version) = find(&mut self.lock(), key) {
             version.enabled = enabled;
         }
+    }
+
+    /// Refuses, or with `None` permits, to wrap and unwrap with one version of a key. It is described as before.
+    pub fn deny_version(&self, key: &KeyId, reason: Option<DenyReason>) {
+        if let Some(version) = find(&mut self.lock(), key) {
+            version.denied = reason;
+        }
+    }
+
+    /// Whether whoever asks for the newest version does not hear of this one, as from a replica that lags behind.
+    pub fn set_hidden(&self, key: &KeyId, hidden: bool) {
+        if let Some(version) = find(&mut self.lock(), key) {
+            version.hidden = hidden;
+        }
+    }
+
+    /// Refuses to describe a key to whoever names no version, or permits it again.
+    pub fn set_versionless_denied(&self, reason: Option<DenyReason>) {
+        self.lock().versionless_denied = reason;
     }
 
     /// When a version of a key expires.
@@ -250,9 +298,12 @@ impl SimProvider {
         }
     }
 
-    fn check(state: &State, key: &KeyId) -> Result<(), KekError> {
+    fn check(state: &State, key: &KeyId, identity: &Identity) -> Result<(), KekError> {
         if state.down {
             return Err(KekError::unavailable("the key service does not answer"));
+        }
+        if state.forbidden.contains(&(key.name().to_owned(), identity.to_string())) {
+            return Err(KekError::denied(DenyReason::Forbidden));
         }
         match state.denied.get(key.name()) {
             Some(reason) => Err(KekError::denied(*reason)),
@@ -292,7 +343,7 @@ fn find<'a>(state: &'a mut State, key: &KeyId) -> Option<&'a mut Version> {
     let versions = state.keys.get_mut(key.name())?;
     match key.version() {
         Some(id) => versions.iter_mut().find(|version| version.id == id),
-        None => versions.last_mut(),
+        None => versions.iter_mut().rev().find(|version| !version.hidden),
     }
 }
 
@@ -310,9 +361,12 @@ impl KekProvider for SimProvider {
         key.host() == "sim.vault.azure.net"
     }
 
-    async fn describe(&self, key: &KeyId, _identity: &Identity) -> Result<KeyDescription, KekError> {
+    async fn describe(&self, key: &KeyId, identity: &Identity) -> Result<KeyDescription, KekError> {
         self.call(Call::Describe, self.runtime.now(), |state| {
-            Self::check(state, key)?;
+            Self::check(state, key, identity)?;
+            if let (None, Some(reason)) = (key.version(), state.versionless_denied) {
+                return Err(KekError::denied(reason));
+            }
             let version = find(state, key).ok_or_else(|| KekError::denied(DenyReason::NotFound))?;
             Ok(KeyDescription {
                 key: key.with_version(&version.id).map_err(|error| KekError::invalid(error.to_string()))?,
@@ -322,7 +376,7 @@ impl KekProvider for SimProvider {
                 expires: version.expires,
                 operations: vec!["wrapKey".into(), "unwrapKey".into()],
                 protection: Protection { soft_delete: true, purge_protection: true },
-                created: None,
+                created: Some(version.created),
             })
         })
         .await
@@ -331,13 +385,16 @@ impl KekProvider for SimProvider {
     async fn wrap_key(
         &self,
         key: &KeyId,
-        _identity: &Identity,
+        identity: &Identity,
         alg: WrapAlgorithm,
         secret: &Secret<32>,
     ) -> Result<WrappedKey, KekError> {
         self.call(Call::Wrap, self.runtime.now(), |state| {
-            Self::check(state, key)?;
+            Self::check(state, key, identity)?;
             let version = find(state, key).ok_or_else(|| KekError::denied(DenyReason::NotFound))?;
+            if let Some(reason) = version.denied {
+                return Err(KekError::denied(reason));
+            }
             Ok(WrappedKey { key: key.clone(), alg, value: version.key.wrap_key(secret.expose()).to_vec() })
         })
         .await
@@ -346,7 +403,7 @@ impl KekProvider for SimProvider {
     async fn unwrap_key(
         &self,
         key: &KeyId,
-        _identity: &Identity,
+        identity: &Identity,
         _alg: WrapAlgorithm,
         value: &[u8],
     ) -> Result<Secret<32>, KekError> {
@@ -356,10 +413,13 @@ impl KekProvider for SimProvider {
             action();
         }
         self.call(Call::Unwrap, sent, |state| {
-            Self::check(state, key)?;
+            Self::check(state, key, identity)?;
             let version = find(state, key).ok_or_else(|| KekError::denied(DenyReason::NotFound))?;
             if !version.enabled {
                 return Err(KekError::denied(DenyReason::Disabled));
+            }
+            if let Some(reason) = version.denied {
+                return Err(KekError::denied(reason));
             }
             version.key.unwrap_key(value).map_err(|error| KekError::invalid(error.to_string()))
         })

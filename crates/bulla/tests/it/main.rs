@@ -3,14 +3,18 @@
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 mod support;
+mod versions;
+mod watch;
 
 mod attack;
 mod delete;
+mod direct;
 mod gc;
 mod get;
 mod lease;
 mod log;
 mod put;
+mod rewrap;
 mod rotate;
 mod sim;
 mod verify;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bulla::kek::{Identity, KekProvider, Providers, Runtime};
 use bulla::{
-    Bucket, CreateOptions, Digest, Engine, Managed, OpenOptions, PutOptions, PutResult, RotateOptions,
+    Bucket, CreateOptions, Digest, Engine, Managed, Mode, OpenOptions, PutOptions, PutResult, RotateOptions,
     Rotation, Store, Trust,
 };
 use bulla_envelope::ids::StoreKeyId;
@@ -41,16 +41,27 @@ pub(crate) struct World {
 impl World {
     /// A new store and the node that made it.
     pub(crate) async fn new() -> Self {
-        Self::over(Arc::new(InMemory::new())).await
+        Self::made(Arc::new(InMemory::new()), |_| {}).await
     }
 
     /// The same over a bucket of any kind.
     pub(crate) async fn over(raw: Arc<dyn ObjectStore>) -> Self {
+        Self::made(raw, |_| {}).await
+    }
+
+    /// The same, made in another way.
+    pub(crate) async fn with(change: impl FnOnce(&mut CreateOptions)) -> Self {
+        Self::made(Arc::new(InMemory::new()), change).await
+    }
+
+    async fn made(raw: Arc<dyn ObjectStore>, change: impl FnOnce(&mut CreateOptions)) -> Self {
         let runtime = SimRuntime::new(tokio::time::Instant::now(), 1);
         let script = ScriptedStore::new(raw.clone());
         let provider = SimProvider::new(&runtime, "k");
         let engine = engine(&runtime, &provider);
-        let store = engine.create(bucket(&script), create_options()).await.unwrap();
+        let mut options = create_options();
+        change(&mut options);
+        let store = engine.create(bucket(&script), options).await.unwrap();
         script.take_requests();
         Self { raw, script, provider, runtime, store }
     }
@@ -155,6 +166,16 @@ pub(crate) async fn replace_store_key(world: &World, state: StoreKeyState) -> (S
     .await
 }
 
+/// The store's root, as only who may use the KEK has it.
+pub(crate) async fn root(world: &World) -> Root {
+    let newest = world.keys("store").await.pop().unwrap();
+    let record = UnverifiedRecord::decode(&world.read(&newest).await).unwrap().hint().clone();
+    let wrap = &record.roots[0].groups[0][0];
+    let (key, alg) = (wrap.kid.parse().unwrap(), wrap.alg.parse().unwrap());
+    let share = world.provider.unwrap_key(&key, &Identity::System, alg, &wrap.value).await.unwrap();
+    Root::join(&[share]).unwrap()
+}
+
 /// The next log record, changed by who has the root, and where it goes.
 pub(crate) async fn next_record(
     world: &World,
@@ -163,10 +184,7 @@ pub(crate) async fn next_record(
     let newest = world.keys("store").await.pop().unwrap();
     let object = world.read(&newest).await;
     let mut record = UnverifiedRecord::decode(&object).unwrap().hint().clone();
-    let wrap = &record.roots[0].groups[0][0];
-    let (key, alg) = (wrap.kid.parse().unwrap(), wrap.alg.parse().unwrap());
-    let share = world.provider.unwrap_key(&key, &Identity::System, alg, &wrap.value).await.unwrap();
-    let root = Root::join(&[share]).unwrap();
+    let root = root(world).await;
     record.number += 1;
     record.history.push(object_hash(&object));
     change(&mut record, &root);
@@ -191,6 +209,7 @@ pub(crate) fn bucket(script: &ScriptedStore) -> Bucket {
 
 pub(crate) fn create_options() -> CreateOptions {
     CreateOptions {
+        mode: Mode::Hierarchical,
         key: key_id("k"),
         identity: Identity::System,
         managed: Managed::Customer,
