@@ -1,7 +1,7 @@
 //! Reading envelopes: from object to open record, and for how long a decoded one may be used again.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bulla_envelope::MAX_OBJECT_LEN;
 use bulla_envelope::digest::Digest;
@@ -23,6 +23,8 @@ pub(crate) struct OpenedBlob {
     /// The kid of the wrap that opened it.
     pub(crate) wrapped_by: String,
     pub(crate) version: UpdateVersion,
+    /// When the envelope was written, by the bucket's clock.
+    pub(crate) modified: SystemTime,
     /// Before the envelope was read.
     pub(crate) read_started: Now,
 }
@@ -85,9 +87,10 @@ impl StoreInner {
         }
         // Readers of one blob share one read.
         let blob = self.cache.get_or_insert_async(digest, self.find_fresh(digest)).await?;
-        if !self.gate.is_live(self) {
-            // It may have come after the wipe.
+        while !self.gate.is_live(self) {
+            // It may have come after the wipe; and what it says is released under a live lease only.
             self.cache.remove(digest);
+            self.gate.secrets(self).await?;
         }
         self.unexpired(digest, blob)
     }
@@ -119,12 +122,13 @@ impl StoreInner {
             Ok(envelope) => self.open_envelope(keys, &envelope, digest).await?,
             Err(failure) => Err(failure),
         };
-        let version = object.version.clone();
+        let (version, modified) = (object.version.clone(), object.last_modified);
         Ok(opened.map(|Opened { record, dek, wrapped_by }| OpenedBlob {
             record,
             dek,
             wrapped_by,
             version,
+            modified,
             read_started,
         }))
     }

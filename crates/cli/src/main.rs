@@ -14,6 +14,7 @@ mod completions;
 mod config;
 mod context;
 mod durable;
+mod encryption;
 mod exit;
 mod get;
 mod init;

@@ -97,6 +97,13 @@ async fn begin(world: &World) {
     assert_eq!(states(&world.store).await, [StoreKeyState::Retiring, StoreKeyState::Active]);
 }
 
+/// The same, with the wait for writers over; leases that began before are live yet.
+async fn begin_waited(world: &World) {
+    begin(world).await;
+    let place = JobPlace::of(world).await;
+    world.write(&place.key, place.seal(Sweep { waited: true, ..Sweep::new() })).await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn every_dek_is_wrapped_again_and_nothing_else_changes() {
     let world = World::new().await;
@@ -372,6 +379,7 @@ async fn a_blob_deleted_meanwhile_does_not_come_back() {
         let world = World::new().await;
         let put = world.put(&data(10)).await;
         let (other, ..) = world.node(2).await;
+        begin_waited(&world).await;
         // Between the read and the conditional write, whose answer may be lost too.
         let digest = put.digest.clone();
         world.script.before(Op::Update, "blobs/", move || {
@@ -401,6 +409,7 @@ async fn a_blob_replaced_meanwhile_is_the_newer_word() {
     let options = PutOptions { ttl: Some(Duration::from_secs(3600)), ..PutOptions::default() };
     let put = world.store.put_bytes(data(10), options).await.unwrap();
     let (other, ..) = world.node(2).await;
+    begin_waited(&world).await;
     // A put without an expiry replaces one with.
     world.script.before(Op::Update, "blobs/", move || {
         futures::executor::block_on(other.put_bytes(data(10), PutOptions::default())).unwrap();
@@ -540,10 +549,7 @@ async fn the_rate_is_kept_by_sweep_and_count_alike() {
     for i in 0..100_u32 {
         world.put(&i.to_be_bytes()).await;
     }
-    begin(&world).await;
-    pass(R).await;
-    let place = JobPlace::of(&world).await;
-    world.write(&place.key, place.seal(Sweep { waited: true, ..Sweep::new() })).await;
+    begin_waited(&world).await;
     let started = tokio::time::Instant::now();
     let options = SweepOptions { rate: NonZeroU32::new(10), concurrency: NonZeroUsize::new(64) };
     world.store.rewrap(options, |_| {}).await.unwrap();

@@ -28,7 +28,7 @@ pub(crate) const R: Duration = Duration::from_secs(60);
 pub(crate) const GRACE: Duration = Duration::from_secs(3600);
 
 pub(crate) struct World {
-    pub(crate) raw: Arc<InMemory>,
+    pub(crate) raw: Arc<dyn ObjectStore>,
     pub(crate) script: ScriptedStore,
     pub(crate) provider: SimProvider,
     pub(crate) runtime: SimRuntime,
@@ -43,8 +43,16 @@ impl World {
 
     /// The same, made in another way.
     pub(crate) async fn with(change: impl FnOnce(&mut CreateOptions)) -> Self {
+        Self::made(Arc::new(InMemory::new()), change).await
+    }
+
+    /// The same over a bucket of any kind.
+    pub(crate) async fn over(raw: Arc<dyn ObjectStore>) -> Self {
+        Self::made(raw, |_| {}).await
+    }
+
+    async fn made(raw: Arc<dyn ObjectStore>, change: impl FnOnce(&mut CreateOptions)) -> Self {
         let runtime = SimRuntime::new(tokio::time::Instant::now(), 1);
-        let raw = Arc::new(InMemory::new());
         let script = ScriptedStore::new(raw.clone());
         let provider = SimProvider::new(&runtime, "k");
         let engine = engine(&runtime, &provider);
