@@ -16,4 +16,5 @@ mod log;
 mod put;
 mod rewrap;
 mod rotate;
+mod shred;
 mod sim;
