@@ -190,16 +190,6 @@ impl Gate {
         }
     }
 
-    /// The KEK that the lease hangs on was denied to a request sent at `sent`: the provider is asked at once, unless
-    /// somebody has asked since. So a crowd asks once.
-    pub(crate) async fn ask_again(&self, store: &StoreInner, sent: Now) -> Result<()> {
-        let renewing = Arc::clone(&self.renewing).lock_owned().await;
-        match self.live(store)? {
-            Some(keys) if keys.sent.boot > sent.boot => Ok(()),
-            _ => self.renew_apart(store, renewing).await.map(drop),
-        }
-    }
-
     /// Renews in a task of its own, so that a request that is given up does not take the answer with it: else clients in a
     /// hurry would ask the provider without end, and none of them would ever hear it.
     async fn renew_apart(&self, store: &StoreInner, renewing: OwnedMutexGuard<()>) -> Result<Arc<Unlocked>> {
@@ -216,6 +206,16 @@ impl Gate {
         done.await.map_err(stopped)??;
         // As if it had been live when it was asked for: the use is noted, and time may have passed since.
         self.live(store)?.ok_or_else(lease_ended)
+    }
+
+    /// The KEK that the lease hangs on was denied to a request sent at `sent`: the provider is asked at once, unless
+    /// somebody has asked since. So a crowd asks once.
+    pub(crate) async fn ask_again(&self, store: &StoreInner, sent: Now) -> Result<()> {
+        let renewing = Arc::clone(&self.renewing).lock_owned().await;
+        match self.live(store)? {
+            Some(keys) if keys.sent.boot > sent.boot => Ok(()),
+            _ => self.renew_apart(store, renewing).await.map(drop),
+        }
     }
 
     /// The newest record seen.

@@ -11,9 +11,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use bulla_envelope::record::{
-    LogRecord, StoreKeyState, UnverifiedRecord, log_key, object_hash, stub,
-};
+use bulla_envelope::record::{LogRecord, StoreKeyState, UnverifiedRecord, log_key, object_hash, stub};
 use bulla_envelope::{DecodeError, MAX_OBJECT_LEN};
 use bytes::Bytes;
 
@@ -93,9 +91,9 @@ impl StoreInner {
             let keys = self.gate.refresh(self).await?;
             let mut record = keys.next_record(self.parts.runtime.now().unix_ms());
             let gone = |kid: &String| due.contains(kid);
-            record.store_keys.retain(|key| {
-                key.state != StoreKeyState::Retired || !gone(&store_key_kid(&key.id))
-            });
+            record
+                .store_keys
+                .retain(|key| key.state != StoreKeyState::Retired || !gone(&store_key_kid(&key.id)));
             if record.store_keys.len() == keys.view.record.store_keys.len() {
                 // Another node was first.
                 return Ok(Vec::new());
@@ -125,7 +123,10 @@ impl StoreInner {
             tracing::warn!(?count, "envelopes are left under retired keys; wrapping them again");
             Work::new(self, SweepPhase::Rewrap, options, false, observe).sweep_alone().await?;
         }
-        Err(Error::new(ErrorKind::Conflict, "envelopes keep appearing under a retired key; run the command again"))
+        Err(Error::new(
+            ErrorKind::Conflict,
+            "envelopes keep appearing under a retired key; run the command again",
+        ))
     }
 
     /// Overwrites records below the newest, from there downwards.
@@ -144,8 +145,11 @@ impl StoreInner {
             let record = match UnverifiedRecord::decode(&object.bytes) {
                 // Authentic by the history of the newest.
                 Ok(record) if hash == Some(&object_hash(&object.bytes)) => record.hint().clone(),
-                // What was below a stub when that was written is older yet.
-                Err(DecodeError::Stub) => continue,
+                // It was shredded after its grace, and what is below it was replaced before that.
+                Err(DecodeError::Stub) => {
+                    superseded = 0;
+                    continue;
+                }
                 _ => {
                     tracing::warn!(number, "an old log record is not what the log's history says");
                     shredded.altered.push(number);
@@ -189,7 +193,12 @@ impl StoreInner {
             version = now.version;
         }
         Err(failure.map_or_else(
-            || Error::new(ErrorKind::Conflict, "others keep writing an old log record; run the command again"),
+            || {
+                Error::new(
+                    ErrorKind::Conflict,
+                    "others keep writing an old log record; run the command again",
+                )
+            },
             Error::from,
         ))
     }

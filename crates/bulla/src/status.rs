@@ -141,15 +141,15 @@ impl StoreInner {
                     .to_owned(),
             );
         }
-        if record.store_keys.iter().any(|key| key.state == StoreKeyState::Retiring) {
-            warnings.push("a rewrap is not finished; `bulla rewrap STORE` goes on with it".to_owned());
-        }
         let follows = record.key_id.parse::<KeyId>().is_ok_and(|key| key.version().is_none());
         if let FollowedVersions { newer, failure: Some(failure), .. } = self.gate.versions()
             && follows
         {
             let newer = newer.map(|newer| format!(", {newer},")).unwrap_or_default();
             warnings.push(format!("the key's newer version{newer} is not taken: {failure}"));
+        }
+        if record.store_keys.iter().any(|key| key.state == StoreKeyState::Retiring) {
+            warnings.push("a rewrap is not finished; `bulla rewrap STORE` goes on with it".to_owned());
         }
         if record.managed == Managed::Service {
             warnings.push(

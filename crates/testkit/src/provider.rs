@@ -81,9 +81,9 @@ pub struct SimProvider {
 struct State {
     keys: BTreeMap<String, Vec<Version>>,
     denied: BTreeMap<String, DenyReason>,
+    versionless_denied: Option<DenyReason>,
     /// Keys, and identities that may not use them.
     forbidden: BTreeSet<(String, String)>,
-    versionless_denied: Option<DenyReason>,
     down: bool,
     latency: Duration,
     calls: Calls,
@@ -112,8 +112,8 @@ impl SimProvider {
         let state = State {
             keys: BTreeMap::new(),
             denied: BTreeMap::new(),
-            forbidden: BTreeSet::new(),
             versionless_denied: None,
+            forbidden: BTreeSet::new(),
             down: false,
             latency: Duration::ZERO,
             calls: Calls::default(),

@@ -18,3 +18,4 @@ mod rewrap;
 mod rotate;
 mod shred;
 mod sim;
+mod verify;

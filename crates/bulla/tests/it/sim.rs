@@ -68,7 +68,7 @@ fn direct_mode_loses_nothing() {
     for_each_seed(200, async |sim| scenario(sim, Mode::Direct, 1).await);
 }
 
-/// `rewraps`: how often nodes choose to rewrap, beside 14 other choices.
+/// `rewraps`: how often nodes choose to rewrap, beside 12 other choices.
 async fn scenario(sim: &Simulation, mode: Mode, rewraps: u64) {
     let provider = sim.provider("k");
     for name in ["k2", "k3", "last"] {
@@ -291,19 +291,19 @@ async fn rotate(store: &Store, random: &SeededRandom) {
     }
 }
 
+async fn gc(store: &Store, random: &SeededRandom) {
+    let grace = *random.pick(&[Duration::ZERO, R / 2, 3 * R, GRACE]);
+    if let Err(error) = store.gc(GcOptions { grace: Some(grace), ..GcOptions::default() }, |_| {}).await {
+        acceptable(&error);
+    }
+}
+
 async fn rewrap(store: &Store) {
     match store.rewrap(SweepOptions::default(), |_| {}).await {
         Ok(done) => assert!(done.from.iter().all(|kid| done.count.is_safe_to_retire(kid)), "{done:?}"),
         // Nothing is left to do in direct mode.
         Err(error) if error.kind() == ErrorKind::Invalid && error.to_string().contains("direct mode") => {}
         Err(error) => acceptable(&error),
-    }
-}
-
-async fn gc(store: &Store, random: &SeededRandom) {
-    let grace = *random.pick(&[Duration::ZERO, R / 2, 3 * R, GRACE]);
-    if let Err(error) = store.gc(GcOptions { grace: Some(grace), ..GcOptions::default() }, |_| {}).await {
-        acceptable(&error);
     }
 }
 

@@ -13,9 +13,12 @@ use bulla_envelope::record::{
     LogRecord, StoreKeyEntry, StoreKeyState, UnverifiedRecord, log_key, object_hash,
 };
 use bulla_envelope::secret::{Root, StoreKey};
+use bulla_testkit::bucket::SimBucket;
 use bulla_testkit::provider::{SimProvider, key_id};
-use bulla_testkit::runtime::SimRuntime;
+use bulla_testkit::runtime::{SeededRandom, SimRuntime};
 use bulla_testkit::scripted::{Op, ScriptedStore};
+use bulla_testkit::store::SimStore;
+use bulla_testkit::trace::Trace;
 use bytes::Bytes;
 use object_store::memory::InMemory;
 use object_store::path::Path;
@@ -38,17 +41,17 @@ pub(crate) struct World {
 impl World {
     /// A new store and the node that made it.
     pub(crate) async fn new() -> Self {
-        Self::with(|_| {}).await
-    }
-
-    /// The same, made in another way.
-    pub(crate) async fn with(change: impl FnOnce(&mut CreateOptions)) -> Self {
-        Self::made(Arc::new(InMemory::new()), change).await
+        Self::made(Arc::new(InMemory::new()), |_| {}).await
     }
 
     /// The same over a bucket of any kind.
     pub(crate) async fn over(raw: Arc<dyn ObjectStore>) -> Self {
         Self::made(raw, |_| {}).await
+    }
+
+    /// The same, made in another way.
+    pub(crate) async fn with(change: impl FnOnce(&mut CreateOptions)) -> Self {
+        Self::made(Arc::new(InMemory::new()), change).await
     }
 
     async fn made(raw: Arc<dyn ObjectStore>, change: impl FnOnce(&mut CreateOptions)) -> Self {
@@ -123,6 +126,26 @@ impl World {
     pub(crate) fn count(&self, op: Op, part: &str) -> usize {
         count(&self.script.take_requests(), op, part)
     }
+}
+
+/// A world whose bucket has the virtual clock, and what is behind its connections.
+pub(crate) async fn clocked_world() -> (World, SimBucket) {
+    let start = tokio::time::Instant::now();
+    let objects = SimBucket::new(start, true);
+    let trace = Trace::new(start, false);
+    let line = SimRuntime::named("line", start, 99);
+    let random = Arc::new(SeededRandom::new(99));
+    let world = World::over(Arc::new(SimStore::new(&objects, &line, &random, &trace))).await;
+    (world, objects)
+}
+
+/// The keys of all objects that begin with `prefix`.
+pub(crate) fn object_keys(objects: &SimBucket, prefix: &str) -> Vec<String> {
+    objects.objects().into_iter().map(|(key, _)| key).filter(|key| key.starts_with(prefix)).collect()
+}
+
+pub(crate) fn stored(objects: &SimBucket, key: &str) -> Bytes {
+    objects.objects().into_iter().find(|(found, _)| found == key).unwrap().1
 }
 
 /// The log record that a rewrap begins with: a new active store key, the old one in `state`.
