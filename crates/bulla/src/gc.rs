@@ -15,6 +15,7 @@ mod collect;
 mod mark;
 
 use std::ops::AddAssign;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use bulla_envelope::digest::Digest;
@@ -26,7 +27,9 @@ use crate::commit::contended;
 use crate::envelopes::Found;
 use crate::error::{Error, ErrorKind, Result};
 use crate::horizon::{Horizon, unix_ms};
+use crate::shred::Shredded;
 use crate::store::{Store, StoreInner};
+use crate::sweep::{SweepEvent, SweepOptions};
 
 pub(crate) use self::collect::DATA;
 use self::mark::UPLOADS;
@@ -82,6 +85,8 @@ pub struct GcReport {
     pub foreign: Tally,
     /// The names of the first of them.
     pub foreign_names: Vec<String>,
+    /// Wraps of keys that were destroyed. A dry run does not look for them.
+    pub shredded: Shredded,
 }
 
 /// How far a gc is.
@@ -99,10 +104,12 @@ pub enum GcProgress {
         /// Removed.
         removed: Tally,
     },
+    /// A retired store key is due: it has opened so many envelopes again.
+    Shredding(u64),
 }
 
 impl Store {
-    /// Removes what nobody needs any more: data that no blob names, and blobs past their time. Reads and writes go on
+    /// Removes what nobody needs any more: data that no blob names, blobs past their time, and the wraps of retired keys. Reads and writes go on
     /// throughout; several may run at once. `progress` is called often.
     ///
     /// # Errors
@@ -146,7 +153,16 @@ impl StoreInner {
         self.collect(&mark, before, options.dry_run, &mut report, progress).await?;
         if !options.dry_run {
             self.remove_leftovers(began).await?;
-            // Last, for it looks at every envelope again: retired store keys and old log records go here.
+            // Last, for it may look at every envelope again.
+            let progress = Mutex::new(progress);
+            let tell = |event| {
+                if let SweepEvent::Progress(at) = event {
+                    (progress.lock().unwrap_or_else(PoisonError::into_inner))(GcProgress::Shredding(
+                        at.envelopes,
+                    ));
+                }
+            };
+            report.shredded = self.shred(grace, &SweepOptions::default(), &tell).await?;
         }
         Ok(report)
     }

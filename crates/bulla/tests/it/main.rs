@@ -16,5 +16,6 @@ mod log;
 mod put;
 mod rewrap;
 mod rotate;
+mod shred;
 mod sim;
 mod verify;
