@@ -11,6 +11,7 @@ mod delete;
 mod get;
 mod lease;
 mod log;
+mod promise;
 mod put;
 mod rotate;
 mod sim;

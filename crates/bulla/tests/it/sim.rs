@@ -81,7 +81,7 @@ async fn scenario(sim: &Simulation) {
 fn service_faults(random: &SeededRandom) -> ServiceFaults {
     let rate = || *random.pick(&[0, 0, 20, 200]);
     let latency = Duration::from_millis(*random.pick(&[0, 50, 3_000]));
-    ServiceFaults { latency, lost_call: rate(), lost_answer: rate(), throttled: rate() }
+    ServiceFaults { latency, lost_call: rate(), lost_answer: rate(), throttled: rate(), hangs: 0 }
 }
 
 /// The key's owner takes it away and gives it back; the service is down at times.
