@@ -290,6 +290,8 @@ fn engine(node: &SimNode, provider: &SimProvider) -> Engine {
         .providers(Providers::new().with(Arc::new(provider)))
         .runtime(node.shared_runtime())
         .gc_grace(GRACE)
+        // New versions are followed in the middle of everything else.
+        .follow_versions_every(R)
         // Extents of 1 MiB.
         .memory_per_stream(4 << 20)
         .build()
