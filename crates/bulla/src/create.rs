@@ -17,6 +17,7 @@ use crate::bucket::Bucket;
 use crate::engine::Engine;
 use crate::error::{Error, ErrorKind, Result};
 use crate::gate::Gate;
+use crate::horizon::HorizonCache;
 use crate::log::{self, Append, RawRecord, RecordMark};
 use crate::preflight::{self, Requirements};
 use crate::store::{Store, StoreInner};
@@ -29,6 +30,9 @@ const BOUNDS: std::ops::RangeInclusive<Duration> =
 /// How a store is made.
 #[derive(Clone, Debug)]
 pub struct CreateOptions {
+    /// What wraps data keys. In direct mode the KEK sees every blob: an unwrap for each that is read and not cached, and
+    /// rotation wraps every data key again.
+    pub mode: Mode,
     /// The KEK. Without a version the store starts under its newest, and follows newer ones by itself.
     pub key: KeyId,
     /// As whom the nodes use it.
@@ -160,6 +164,7 @@ impl Engine {
             parts: Arc::clone(parts),
             bucket,
             cache: Cache::new(parts.cached_envelopes),
+            horizon: HorizonCache::default(),
             store_id: keys.store(),
             anchor: keys.root.anchor(),
             gate: Gate::new(parts, keys, raw),
@@ -184,7 +189,7 @@ impl Engine {
             number: 1,
             history: Vec::new(),
             store: StoreId::random(random),
-            mode: Mode::Hierarchical,
+            mode: options.mode,
             revocation_bound_ms: u64::try_from(options.revocation_bound.as_millis()).unwrap_or(u64::MAX),
             identity: options.identity.to_string(),
             key_id: options.key.to_string(),

@@ -11,6 +11,7 @@ use bulla_vault::VaultProvider;
 use serde_json::{Value, json};
 
 use crate::context::Context;
+use crate::encryption::{self, Wanted};
 use crate::exit::{Failure, Kind, Result};
 use crate::known::{Encryption, KnownStore};
 use crate::vaults::{self, Key};
@@ -26,6 +27,7 @@ Examples:
   bulla init ./store
   bulla init ./store --kek vault+file:///srv/vault/keys/registry --identity registry
   bulla init s3://bucket/prefix --kek vault+file:///srv/vault/keys/registry --revocation-bound 30s
+  bulla init ./store --encryption encryption.json
   bulla init ./store --json | jq -r .anchor")]
 pub(crate) struct Args {
     /// A folder or a URL, or BULLA_STORE
@@ -44,14 +46,28 @@ pub(crate) struct Args {
     /// Accept a vault without purge protection
     #[arg(long)]
     pub(crate) allow_unprotected_key: bool,
+    /// Key and identity from a file: the `encryption` block of a registry's ARM template
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["kek", "identity"])]
+    pub(crate) encryption: Option<PathBuf>,
     /// Where a service-managed key is to be (default for folders: beside the configuration)
     #[arg(long, value_name = "DIR", conflicts_with = "kek")]
     pub(crate) service_vault: Option<PathBuf>,
 }
 
-pub(crate) async fn run(ctx: &Context, args: Args) -> Result<()> {
+pub(crate) async fn run(ctx: &Context, mut args: Args) -> Result<()> {
     let url = StoreUrl::parse(&ctx.store(args.store.as_deref())?)?;
     ctx.config.check()?;
+    if let Some(path) = &args.encryption
+        && let Wanted::CustomerManaged { key, identity } = encryption::read(path)?
+    {
+        if args.service_vault.is_some() {
+            return Err(Failure::invalid(format!(
+                "{} names a key of yours; leave --service-vault out",
+                path.display()
+            )));
+        }
+        (args.kek, args.identity) = (Some(key), identity);
+    }
     let made = match &args.kek {
         Some(text) => customer(ctx, &url, &args, text).await?,
         None => service_managed(ctx, &url, &args).await?,

@@ -14,6 +14,7 @@ use object_store::{
     CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, PutMode,
     PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
 };
+use tokio::sync::oneshot;
 
 /// A kind of request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,6 +47,7 @@ struct Rule {
     skip: usize,
     applied: bool,
     action: Action,
+    hold: Option<oneshot::Receiver<()>>,
 }
 
 #[derive(Default)]
@@ -55,6 +57,10 @@ struct Script {
     hanging: Option<String>,
     latency: Duration,
 }
+
+/// A request that is on its way for as long as this is not dropped.
+#[derive(Debug)]
+pub struct Held(#[allow(dead_code, reason = "what counts is its drop")] oneshot::Sender<()>);
 
 /// Wraps a store and runs a script of single events; everything else passes through.
 #[derive(Clone)]
@@ -100,6 +106,17 @@ impl ScriptedStore {
         self.lock().latency = latency;
     }
 
+    /// The next `op` whose key contains `key` stays on its way until what this returns is dropped.
+    #[must_use]
+    pub fn hold(&self, op: Op, key: &str) -> Held {
+        let (held, hold) = oneshot::channel();
+        let key_contains = key.to_owned();
+        let rule =
+            Rule { op, key_contains, skip: 0, applied: false, action: Box::new(|| None), hold: Some(hold) };
+        self.lock().rules.push_back(rule);
+        Held(held)
+    }
+
     /// Every request so far, in order, and forgets them.
     pub fn take_requests(&self) -> Vec<(Op, String)> {
         std::mem::take(&mut self.lock().requests)
@@ -111,7 +128,8 @@ impl ScriptedStore {
     }
 
     fn rule(&self, op: Op, key: &str, skip: usize, applied: bool, action: Action) {
-        self.lock().rules.push_back(Rule { op, key_contains: key.to_owned(), skip, applied, action });
+        let key_contains = key.to_owned();
+        self.lock().rules.push_back(Rule { op, key_contains, skip, applied, action, hold: None });
     }
 
     fn lock(&self) -> MutexGuard<'_, Script> {
@@ -147,6 +165,11 @@ impl ScriptedStore {
         }
         match event {
             None => request.await,
+            Some(Rule { hold: Some(hold), .. }) => {
+                // Released by a drop: there is nothing to be sent.
+                let _ = hold.await;
+                request.await
+            }
             Some(Rule { applied: false, action, .. }) => match action() {
                 Some(error) => Err(error),
                 None => request.await,

@@ -107,3 +107,28 @@ fn a_service_vault_can_be_where_the_user_says() {
     world.fails(7, &["init", &world.path("other"), "--service-vault", &dir]);
     assert!(world.dir.path().join("service.passphrase").is_file(), "another store's key is not touched");
 }
+
+#[test]
+fn a_store_is_made_from_the_encryption_block_of_a_template() {
+    let world = World::with_vault();
+    let block = json!({ "Encryption": { "Status": "Enabled", "KeyVaultProperties": {
+        "Identity": IDENTITY, "KeyIdentifier": world.kek() } } });
+    let file = world.write("encryption.json", block.to_string().as_bytes());
+    world.ok(&["init", &world.store(), "--encryption", &file]);
+    let status = world.ok(&["status", &world.store()]).stdout;
+    assert_eq!(
+        serde_json::from_slice::<serde_json::Value>(&status).unwrap()["keyVaultProperties"]["identity"],
+        IDENTITY
+    );
+    // What `status` prints makes another store like it.
+    let shown = world.write("shown.json", &status);
+    world.ok(&["init", &world.path("second"), "--encryption", &shown]);
+    assert!(
+        world
+            .fails(2, &["init", &world.path("third"), "--encryption", &file, "--kek", "k"])
+            .contains("--kek")
+    );
+    let broken = world.write("broken.json", br#"{ "status": "enabled" }"#);
+    let line = world.fails(2, &["init", &world.path("third"), "--encryption", &broken]);
+    assert!(line.contains("keyVaultProperties") && !world.dir.path().join("third").exists(), "{line}");
+}
