@@ -278,3 +278,18 @@ async fn a_rotation_to_another_key_is_left_to_whoever_began_it() {
     let [only] = <[KeyId; 1]>::try_from(versions(&world.store).await).unwrap();
     assert_eq!(only.without_version(), key_id("other"));
 }
+
+/// The sweep of a rotation in direct mode is a part of following.
+#[tokio::test(start_paused = true)]
+async fn a_store_in_direct_mode_follows_with_every_data_key() {
+    let world = World::with(|options| options.mode = bulla::Mode::Direct).await;
+    let put = world.put(&large()).await;
+    let first = versions(&world.store).await;
+    let version = world.provider.new_version("k");
+    traffic(&world.store, &put.digest, HOUR + HOUR / 4).await;
+    assert_eq!(versions(&world.store).await, [version.clone()]);
+    assert_eq!(world.store.stat(&put.digest).await.unwrap().wrapped_by, version.to_string());
+    world.provider.deny_version(&first[0], Some(DenyReason::Disabled));
+    let (fresh, ..) = world.node(2).await;
+    assert_eq!(get(&fresh, &put.digest).await.unwrap(), large());
+}
