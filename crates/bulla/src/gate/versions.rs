@@ -127,8 +127,11 @@ fn news(record: &LogRecord, newest: &KeyId) -> News {
     if record.key_id.parse().ok().as_ref() != Some(&followed) {
         return News::None;
     }
-    // What holds the root, and not what the log still names: in direct mode a sweep may be left to do.
+    // What holds the root, and not what the log still names.
+    let retiring = record.keks.iter().any(|kek| kek.state == KekState::Retiring);
     match holders(record).as_slice() {
+        // In direct mode a sweep follows, which whoever began it may have left unfinished.
+        [only] if only == newest && retiring => News::InTheMiddle,
         [only] if only == newest => News::None,
         [_] => News::Newer,
         several => {

@@ -17,5 +17,6 @@ mod promise;
 mod put;
 mod rewrap;
 mod rotate;
+mod shred;
 mod sim;
 mod verify;
