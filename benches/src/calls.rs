@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use bulla::PutOptions;
 
-use crate::world::{World, unique};
+use crate::world::{Place, World, unique};
 use crate::{Criterion, SMALL};
 
 const GETS: u32 = 1_000_000;
@@ -22,7 +22,7 @@ pub fn count(_criterion: &mut Criterion) {
     }
     let mut lines = Vec::new();
     for bound in [Duration::from_secs(60), Duration::from_secs(1)] {
-        let world = World::with_bound(bound);
+        let world = World::with(Place::Memory, bound);
         let (calls, took) = world.tokio.block_on(async {
             let put = world.store.put_bytes(unique(SMALL, 0), PutOptions::default()).await;
             let digest = put.expect("memory takes it").digest;

@@ -58,14 +58,14 @@ impl World {
         self.tokio.block_on(async {
             let put = self.store.put_bytes(unique(SMALL, 0), PutOptions::default()).await;
             assert!(put.expect("memory takes it").created);
-            let mut listed = self.memory.list(Some(&Path::from("blobs")));
+            let mut listed = self.objects.list(Some(&Path::from("blobs")));
             let one = listed.next().await.expect("it was put").expect("memory lists").location;
-            let envelope = self.memory.get(&one).await.expect("it is there");
+            let envelope = self.objects.get(&one).await.expect("it is there");
             let envelope = PutPayload::from(envelope.bytes().await.expect("memory gives it"));
             let (folder, _) = one.as_ref().rsplit_once('/').expect("an envelope is in a folder");
             let copies = stream::iter(1..size).map(|number| {
                 let (key, envelope) = (Path::from(format!("{folder}/{number:052}")), envelope.clone());
-                async move { self.memory.put(&key, envelope).await.map(drop) }
+                async move { self.objects.put(&key, envelope).await.map(drop) }
             });
             let copied = copies.buffer_unordered(16).all(|put| std::future::ready(put.is_ok()));
             assert!(copied.await);
