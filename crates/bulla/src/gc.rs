@@ -19,9 +19,10 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use bulla_envelope::digest::Digest;
+use bulla_envelope::job::JOBS;
 use futures::TryStreamExt;
 
-use crate::bucket::Conditional;
+use crate::bucket::{Conditional, PROBE};
 use crate::commit::contended;
 use crate::envelopes::Found;
 use crate::error::{Error, ErrorKind, Result};
@@ -39,6 +40,11 @@ const ATTEMPTS: usize = 16;
 /// A request to an object store that was sent by somebody who did not know the horizon yet has arrived after this time: its
 /// client gives it up after 30 s.
 const IN_FLIGHT: Duration = Duration::from_secs(60);
+
+/// What an object that shows the bucket's time is called, before its random part.
+const CLOCK: &str = "jobs/clock-";
+/// Whatever process made a small object for a moment has ended by then.
+const LEFTOVER: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// What a gc removes.
 #[derive(Clone, Copy, Debug, Default)]
@@ -146,6 +152,7 @@ impl StoreInner {
         }
         self.collect(&mark, before, options.dry_run, &mut report, progress).await?;
         if !options.dry_run {
+            self.remove_leftovers(began).await?;
             // Last, for it may look at every envelope again.
             let progress = Mutex::new(progress);
             let tell = |event| {
@@ -178,7 +185,7 @@ impl StoreInner {
     /// What the bucket's clock says: when an object that is written now was written.
     async fn bucket_time(&self) -> Result<SystemTime> {
         self.gate.secrets(self).await?;
-        let key = format!("jobs/clock-{:032x}", u128::from_be_bytes(self.nonce()));
+        let key = format!("{CLOCK}{:032x}", u128::from_be_bytes(self.nonce()));
         self.bucket.put_new(&key, "now".into()).await?;
         let entry = self.bucket.head(&key).await;
         if let Err(error) = self.bucket.delete_data(&key).await {
@@ -186,6 +193,19 @@ impl StoreInner {
         }
         let vanished = || Error::new(ErrorKind::Unavailable, "the object store lost what was just written");
         Ok(entry?.ok_or_else(vanished)?.last_modified)
+    }
+
+    /// Objects of a few bytes that killed processes left behind: of clocks, and of the probe that opening a store is.
+    async fn remove_leftovers(&self, began: SystemTime) -> Result<()> {
+        let mut listing = self.bucket.list(JOBS);
+        while let Some(entry) = listing.try_next().await? {
+            let is_leftover = entry.key.starts_with(CLOCK) || entry.key.starts_with(PROBE);
+            let age = began.duration_since(entry.last_modified).unwrap_or_default();
+            if is_leftover && age > LEFTOVER {
+                self.patiently(|| async { Ok(self.bucket.delete_data(&entry.key).await?) }).await?;
+            }
+        }
+        Ok(())
     }
 
     /// After R every writer acknowledges with the new horizon in view, and what others sent before has arrived.

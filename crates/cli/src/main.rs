@@ -20,6 +20,7 @@ mod gc;
 mod get;
 mod init;
 mod interrupt;
+mod key_vault;
 mod known;
 mod ls;
 mod open;

@@ -13,6 +13,7 @@ mod gc;
 mod get;
 mod lease;
 mod log;
+mod promise;
 mod put;
 mod rewrap;
 mod rotate;
