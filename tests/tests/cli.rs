@@ -16,6 +16,8 @@ mod memory;
 mod quickstart;
 #[path = "cli/revoke.rs"]
 mod revoke;
+#[path = "cli/rewrap.rs"]
+mod rewrap;
 #[path = "cli/serve.rs"]
 mod serve;
 #[path = "cli/service.rs"]
