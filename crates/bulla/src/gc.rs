@@ -109,8 +109,8 @@ pub enum GcProgress {
 }
 
 impl Store {
-    /// Removes what nobody needs any more: data that no blob names, blobs past their time, and the wraps of retired keys. Reads and writes go on
-    /// throughout; several may run at once. `progress` is called often.
+    /// Removes what nobody needs any more: data that no blob names, blobs past their time, and the wraps of retired keys.
+    /// Reads and writes go on throughout; several may run at once. `progress` is called often. (FORMAT-P13)
     ///
     /// # Errors
     /// `Corrupt` where an envelope can't be opened: what it names is unknown, so no data is removed until it is restored or

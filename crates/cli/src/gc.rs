@@ -14,9 +14,10 @@ use crate::{open, output};
 ///
 /// Store keys that a rewrap retired, and what old log records hold of earlier keys, are destroyed after the grace too.
 /// Deleted blobs, interrupted puts and replaced blobs leave data behind; so do blobs past their time, whose data goes with
-/// the gc after the one that removes them. Reads and writes go on. Data that was written within the grace stays. Uploads may
-/// take half of 24 h; with a shorter grace, gc waits until every writer has heard of it, and those that upload just now copy
-/// their data. Run it again if it was interrupted.
+/// the gc after the one that removes them. Reads and writes go on. Data that was written within the grace stays, and keys that
+/// were retired within it. Writers count on 24 h; with a shorter grace, gc waits until every one has heard of it (the
+/// revocation bound, and a minute for requests to object stores), and those that upload just now copy their data. Run it
+/// again if it was interrupted.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
