@@ -37,7 +37,7 @@ pub(crate) async fn describe(
              (`bulla vault key set-attributes`, `az keyvault key set-attributes`)"
         )));
     }
-    let algorithm = description.kind.wrap_algorithm().ok_or_else(|| {
+    let algorithm = description.algorithm.ok_or_else(|| {
         Error::invalid(format!(
             "the key {uri} is {}; use RSA of at least 2048 bits, or AES-256",
             description.kind

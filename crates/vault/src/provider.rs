@@ -207,6 +207,7 @@ fn describe(vault: &Vault, found: &Found) -> Result<KeyDescription, KekError> {
     Ok(KeyDescription {
         key: found.id(vault)?,
         kind: key.kind(),
+        algorithm: key.kind().wrap_algorithm(),
         enabled: attributes.enabled,
         not_before: attributes.nbf.and_then(stored::time),
         expires: attributes.exp.and_then(stored::time),
