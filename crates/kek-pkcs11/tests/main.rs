@@ -1,0 +1,6 @@
+//! The provider on real modules: SoftHSM2 and Kryoptic.
+
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+mod conformance;
+mod token;
