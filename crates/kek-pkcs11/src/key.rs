@@ -52,29 +52,19 @@ pub(crate) enum Via {
 impl Key {
     /// The object that a key id means: the one with its id, or without a version the newest.
     pub(crate) fn find(at: Connected<'_>, id: &KeyId) -> Result<Self, Fault> {
-        let mut found = Vec::new();
-        for class in [ObjectClass::SECRET_KEY, ObjectClass::PRIVATE_KEY] {
-            let mut template = vec![
-                Attribute::Token(true),
-                Attribute::Class(class),
-                Attribute::Label(id.name().as_bytes().to_vec()),
-            ];
-            template.extend(id.version().map(|version| Attribute::Id(bytes(version))));
-            let handles = at
-                .session
-                .find_objects(&template)
-                .map_err(failed("the token's objects can't be searched"))?;
-            for handle in handles {
-                found.push((handle, class, read(at, handle, AttributeType::Id)?));
-            }
+        let mut found = search(at, id)?;
+        if found.is_empty() {
+            // SoftHSM2 finds nothing, successfully, where the token has just gone; then it does not tell about it either.
+            at.token_answers()?;
+            found = search(at, id)?;
         }
         if found.is_empty() {
             return Err(Fault::denied(DenyReason::NotFound, format!("there is no {id} on the token")));
         }
         let mut versions = Vec::new();
-        for (handle, class, attribute) in found {
+        for (handle, class) in found {
             // Without an id it has no version that could be written down.
-            if let Some(Attribute::Id(object_id)) = attribute
+            if let Some(Attribute::Id(object_id)) = read(at, handle, AttributeType::Id)?
                 && let Ok(versioned) = KeyId::pkcs11(id.host(), id.name(), Some(&object_id))
             {
                 versions.push(Self::describe(at, handle, class, versioned)?);
@@ -185,6 +175,23 @@ impl Key {
             ))
         })
     }
+}
+
+/// The secret and private keys that a key id may mean.
+fn search(at: Connected<'_>, id: &KeyId) -> Result<Vec<(ObjectHandle, ObjectClass)>, Fault> {
+    let mut found = Vec::new();
+    for class in [ObjectClass::SECRET_KEY, ObjectClass::PRIVATE_KEY] {
+        let mut template = vec![
+            Attribute::Token(true),
+            Attribute::Class(class),
+            Attribute::Label(id.name().as_bytes().to_vec()),
+        ];
+        template.extend(id.version().map(|version| Attribute::Id(bytes(version))));
+        let handles =
+            at.session.find_objects(&template).map_err(failed("the token's objects can't be searched"))?;
+        found.extend(handles.into_iter().map(|handle| (handle, class)));
+    }
+    Ok(found)
 }
 
 /// Algorithm and size, and the public half of RSA.

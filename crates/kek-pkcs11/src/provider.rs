@@ -263,13 +263,14 @@ impl Shared {
         if ways.is_empty() {
             return Err(Fault::invalid(format!("{alg} is not for a key of this type ({})", key.kind)));
         }
+        let mechanisms: Vec<String> = ways.iter().map(|way| way.describe()).collect();
         ways.retain(|way| way.is_offered(at));
         if ways.is_empty() {
-            return Err(Fault::Doubtful(KekError::invalid(format!(
-                "the token {} has no mechanism for {alg} with {}",
+            return Err(Fault::unavailable(format!(
+                "the token {} has no mechanism for {alg} now; enable {} in its configuration",
                 self.token.label(),
-                key.id
-            ))));
+                mechanisms.join(" or ")
+            )));
         }
         ways.retain(|way| way.is_permitted(key, usage));
         if ways.is_empty() {

@@ -37,6 +37,13 @@ pub(crate) struct Connected<'a> {
     pub(crate) session: &'a Session,
 }
 
+impl Connected<'_> {
+    /// Whether the token still tells about itself.
+    pub(crate) fn token_answers(&self) -> Result<(), Fault> {
+        self.pkcs11.get_token_info(self.slot).map(drop).map_err(failed("the token does not answer"))
+    }
+}
+
 impl Token {
     pub(crate) fn new(options: &Pkcs11Options) -> Self {
         Self {
@@ -140,8 +147,7 @@ impl Token {
     /// A wrong PIN is tried once: too many lock the token, and a service that restarts would do that in a minute.
     fn log_in(&self, live: &Live, slot: Slot, session: &Session) -> Result<(), Fault> {
         let label = &self.label;
-        let denied =
-            |what: String| Fault::Final(KekError::denied(DenyReason::IdentityUnknown).with_message(what));
+        let denied = |what: String| KekError::denied(DenyReason::IdentityUnknown).with_message(what);
         let mut rejected = self.module.rejected();
         let state = session.get_session_info().map_err(failed("a new session does not tell its state"))?;
         if is_user(state.session_state()) {
@@ -156,22 +162,23 @@ impl Token {
             return Ok(());
         }
         if before.user_pin_locked() {
-            return Err(denied(format!(
+            // Kryoptic learns only when it is initialized that somebody else has unlocked it.
+            return Err(Fault::Doubtful(denied(format!(
                 "the user PIN of the token {label} is locked; its security officer can set a new one"
-            )));
+            ))));
         }
         let pin = self.pin.read()?;
         if rejected.get(label).is_some_and(|before| before.ct_eq(&pin)) {
-            return Err(denied(format!(
+            return Err(Fault::Final(denied(format!(
                 "the token {label} refused this PIN before; it is not tried again, because too many wrong ones lock the \
                  token: correct it (BULLA_PKCS11_PIN_FILE), or restart if it is right by now"
-            )));
+            ))));
         }
         if before.user_pin_final_try() {
-            return Err(denied(format!(
+            return Err(Fault::Doubtful(denied(format!(
                 "one more wrong PIN would lock the token {label}, so it is not tried here; log in with the vendor's tool \
                  once, which resets the count"
-            )));
+            ))));
         }
         let raw = RawAuthPin::new(Box::new(pin.expose().to_vec()));
         let error = match session.login_with_raw(UserType::User, &raw) {

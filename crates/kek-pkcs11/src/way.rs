@@ -71,19 +71,22 @@ impl Way {
         ways.iter().filter(allowed).map(|&(alg, via)| Self { alg, via }).collect()
     }
 
-    /// Whether the token lists the mechanism, for these functions.
+    /// Whether the token lists the mechanism, and has it for these functions.
     pub(crate) fn is_offered(self, at: Connected<'_>) -> bool {
-        at.pkcs11.get_mechanism_info(at.slot, self.mechanism()).is_ok_and(|info| {
-            let wraps = match self.via {
-                Via::Cipher => info.encrypt(),
-                Via::Object => info.wrap(),
-            };
-            let unwraps = match self.via {
-                Via::Cipher => info.decrypt(),
-                Via::Object => info.unwrap(),
-            };
-            unwraps && (wraps || self.wraps_here())
-        })
+        let mechanism = self.mechanism();
+        let listed = at.pkcs11.get_mechanism_list(at.slot).is_ok_and(|list| list.contains(&mechanism));
+        listed
+            && at.pkcs11.get_mechanism_info(at.slot, mechanism).is_ok_and(|info| {
+                let wraps = match self.via {
+                    Via::Cipher => info.encrypt(),
+                    Via::Object => info.wrap(),
+                };
+                let unwraps = match self.via {
+                    Via::Cipher => info.decrypt(),
+                    Via::Object => info.unwrap(),
+                };
+                unwraps && (wraps || self.wraps_here())
+            })
     }
 
     pub(crate) fn is_permitted(self, key: &Key, usage: Use) -> bool {

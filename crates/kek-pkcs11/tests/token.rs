@@ -110,6 +110,13 @@ impl Token {
         (name, self.folder.join("conf"))
     }
 
+    /// A line more in the module's configuration, which it reads when it is initialized.
+    pub(crate) fn configure(&self, line: &str) {
+        let conf = self.folder.join("conf");
+        let text = fs::read_to_string(&conf).unwrap();
+        fs::write(conf, format!("{text}{line}\n")).unwrap();
+    }
+
     /// Does something to the token in another process; see [`obey`] for the words.
     pub(crate) fn manage(&self, words: &str) {
         let output = self.child("token::manager").env(MANAGE, words).output().unwrap();
@@ -136,7 +143,8 @@ impl Token {
                 let _ = fs::remove_dir_all(self.tokens());
                 fs::rename(self.away(), self.tokens()).unwrap();
             }
-            Kind::Kryoptic => drop(fs::copy(self.away(), self.database()).unwrap()),
+            // In one step, or it would be seen half there.
+            Kind::Kryoptic => fs::rename(self.away(), self.database()).unwrap(),
         }
     }
 
@@ -145,7 +153,7 @@ impl Token {
         self.folder.join(name)
     }
 
-    fn tokens(&self) -> PathBuf {
+    pub(crate) fn tokens(&self) -> PathBuf {
         self.folder.join("tokens")
     }
 
@@ -190,9 +198,11 @@ fn manager() {
 /// set LABEL ID WORD…                changes attributes of the secret or private key
 /// destroy LABEL ID                  destroys every object of that label and id
 /// pin OLD NEW                       changes the user's PIN
+/// login                             logs in once
+/// lock                              logs in with a wrong PIN until the token is locked
 ///
-/// WORD: no-encrypt no-decrypt no-wrap no-unwrap decrypt unwrap public keep bits=N start=YYYYMMDD end=YYYYMMDD
-///       only-gcm
+/// WORD of a new key: no-encrypt no-decrypt no-wrap no-unwrap public keep only-gcm bits=N
+/// WORD of any key: start=YYYYMMDD end=YYYYMMDD may-decrypt may-unwrap stop-decrypt stop-unwrap
 /// ```
 fn obey(module: &Path, words: &str) {
     let pkcs11 = Pkcs11::new(module).unwrap();
@@ -215,6 +225,12 @@ fn obey(module: &Path, words: &str) {
         ["pin", old, new] => {
             user(old);
             session.set_pin(&AuthPin::from((*old).to_owned()), &AuthPin::from((*new).to_owned())).unwrap();
+        }
+        ["login"] => user(PIN),
+        ["lock"] => {
+            while !pkcs11.get_token_info(slot).unwrap().user_pin_locked() {
+                let _ = session.login(UserType::User, Some(&AuthPin::from("wrong PIN".to_owned())));
+            }
         }
         [what @ ("aes" | "rsa"), label, id, rest @ ..] => {
             user(PIN);
@@ -293,8 +309,8 @@ fn attributes(words: &[&str]) -> Vec<Attribute> {
         _ => match *word {
             "keep" => Some(Attribute::Destroyable(false)),
             "only-gcm" => Some(Attribute::AllowedMechanisms(vec![MechanismType::AES_GCM])),
-            "decrypt" => Some(Attribute::Decrypt(true)),
-            "unwrap" => Some(Attribute::Unwrap(true)),
+            "may-decrypt" => Some(Attribute::Decrypt(true)),
+            "may-unwrap" => Some(Attribute::Unwrap(true)),
             "stop-decrypt" => Some(Attribute::Decrypt(false)),
             "stop-unwrap" => Some(Attribute::Unwrap(false)),
             _ => None,
