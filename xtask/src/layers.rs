@@ -55,6 +55,12 @@ const LAYERS: &[Layer] = &[
         never_in_tree: &["object_store", "reqwest", "hyper"],
         never_in_source: &["object_store", "TcpStream", "UdpSocket"],
     },
+    Layer {
+        package: "bulla-kek-pkcs11",
+        below: &["bulla-envelope", "bulla-kek"],
+        never_in_tree: &["object_store", "reqwest", "hyper"],
+        never_in_source: &["object_store", "TcpStream", "UdpSocket", "std::env"],
+    },
     // Knows providers only through `bulla_kek`, and time, tasks and randomness only through its runtime seam.
     Layer {
         package: "bulla",
@@ -62,6 +68,7 @@ const LAYERS: &[Layer] = &[
         never_in_tree: &[],
         never_in_source: &[
             "bulla_vault",
+            "bulla_kek_pkcs11",
             "tokio::time",
             "tokio::task",
             "tokio::spawn",
@@ -79,7 +86,7 @@ const LAYERS: &[Layer] = &[
     // Injects the providers and talks to stores through the engine.
     Layer {
         package: "bulla-cli",
-        below: &["bulla-envelope", "bulla-kek", "bulla-vault", "bulla"],
+        below: &["bulla-envelope", "bulla-kek", "bulla-vault", "bulla-kek-pkcs11", "bulla"],
         never_in_tree: &[],
         never_in_source: &["object_store"],
     },
