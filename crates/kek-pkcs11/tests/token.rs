@@ -5,6 +5,8 @@
 //! back happens in yet another process ([`Token::manage`]), as another application would do it. The workspace's tests use
 //! this file too.
 
+#![allow(dead_code, reason = "two test binaries share this file, and not all of it")]
+
 use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
