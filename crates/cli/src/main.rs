@@ -19,6 +19,7 @@ mod exit;
 mod get;
 mod init;
 mod interrupt;
+mod key_vault;
 mod known;
 mod ls;
 mod open;
