@@ -2,7 +2,12 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
+#[path = "pkcs11/command.rs"]
+mod command;
 #[path = "pkcs11/engine.rs"]
 mod engine;
 #[path = "../../crates/kek-pkcs11/tests/token.rs"]
 mod token;
+#[allow(dead_code, reason = "the tests of the command use all of it")]
+#[path = "cli/world.rs"]
+mod world;

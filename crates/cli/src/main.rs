@@ -34,6 +34,7 @@ mod rotate;
 mod service;
 mod stat;
 mod status;
+mod tokens;
 mod vault;
 mod vaults;
 

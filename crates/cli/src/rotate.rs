@@ -10,7 +10,7 @@ use crate::context::Context;
 use crate::exit::Result;
 use crate::known::{KnownStore, VaultPlace};
 use crate::vaults::{self, Key};
-use crate::{init, open, service};
+use crate::{init, known, open, service};
 
 /// Put a store under another key, key version or identity
 ///
@@ -24,6 +24,7 @@ Examples:
   bulla rotate ./store                                # … and the store under it
   bulla rotate ./store --kek vault+file:///srv/vault/keys/other
   bulla rotate ./store --kek https://contoso.vault.azure.net/keys/registry --identity system
+  bulla rotate ./store --kek 'pkcs11:token=HSM;object=registry'
   bulla rotate ./store --identity registry-2")]
 pub(crate) struct Args {
     /// A folder or a URL, or BULLA_STORE
@@ -35,7 +36,7 @@ pub(crate) struct Args {
     /// As whom the key is used from now on
     #[arg(long, value_name = "ID")]
     identity: Option<Identity>,
-    /// Accept a vault without purge protection
+    /// Accept a vault without purge protection, or a key that can be destroyed on its token
     #[arg(long)]
     allow_unprotected_key: bool,
 }
@@ -56,6 +57,7 @@ pub(crate) async fn run(ctx: &Context, args: Args) -> Result<()> {
         ctx.config.update(url.canonical(), |known| {
             known.map(|mut known| {
                 known.vaults.extend(key.vaults());
+                known.tokens.extend(key.token());
                 known
             })
         })?;
@@ -89,6 +91,7 @@ async fn forget_unused(ctx: &Context, opened: &open::Opened) {
     let _ = ctx.config.update(opened.url.canonical(), |known| {
         known.map(|mut known| {
             known.vaults.retain(|id, _| status.keks.iter().any(|(kek, _)| kek.host() == id));
+            known.tokens = known::tokens(&status);
             known
         })
     });

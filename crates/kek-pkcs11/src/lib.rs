@@ -60,5 +60,5 @@ mod token;
 mod way;
 
 pub use self::options::Pkcs11Options;
-pub use self::pin::{Pin, PinSource};
+pub use self::pin::{PinSource, UserPin};
 pub use self::provider::Pkcs11Provider;

@@ -8,7 +8,7 @@ use cryptoki::context::{CInitializeArgs, CInitializeFlags, Pkcs11};
 use cryptoki::error::{Error, RvError};
 
 use crate::fault::{Fault, failed};
-use crate::pin::Pin;
+use crate::pin::UserPin;
 
 /// Every library that this process uses. They stay: a library that was finalized by the last of its users while the next one
 /// initializes it would be neither.
@@ -21,7 +21,7 @@ pub(crate) struct Module {
     /// Read for as long as a call is in the library; written to initialize it.
     state: RwLock<State>,
     /// The PINs that tokens refused, by label. Held while one is tried, so that no second one follows a wrong one.
-    rejected: Mutex<BTreeMap<String, Pin>>,
+    rejected: Mutex<BTreeMap<String, UserPin>>,
 }
 
 #[derive(Debug, Default)]
@@ -96,7 +96,7 @@ impl Module {
     }
 
     /// The PINs that were refused; the lock serializes logins.
-    pub(crate) fn rejected(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Pin>> {
+    pub(crate) fn rejected(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, UserPin>> {
         self.rejected.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

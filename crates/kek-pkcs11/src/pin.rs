@@ -10,9 +10,9 @@ use zeroize::Zeroizing;
 use crate::fault::Fault;
 
 /// The user's PIN of a token. Wiped when dropped, never printed.
-pub struct Pin(Zeroizing<Vec<u8>>);
+pub struct UserPin(Zeroizing<Vec<u8>>);
 
-impl Pin {
+impl UserPin {
     /// Takes the PIN over, without copying it.
     pub fn new(pin: Vec<u8>) -> Self {
         Self(Zeroizing::new(pin))
@@ -32,9 +32,9 @@ impl Pin {
     }
 }
 
-impl fmt::Debug for Pin {
+impl fmt::Debug for UserPin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Pin(…)")
+        f.write_str("UserPin(…)")
     }
 }
 
@@ -45,16 +45,16 @@ pub enum PinSource {
     /// A file with the PIN, a line end not counted.
     File(PathBuf),
     /// This PIN, from wherever the caller has it.
-    Value(std::sync::Arc<Pin>),
+    Value(std::sync::Arc<UserPin>),
 }
 
 impl PinSource {
     /// This PIN.
-    pub fn value(pin: Pin) -> Self {
+    pub fn value(pin: UserPin) -> Self {
         Self::Value(std::sync::Arc::new(pin))
     }
 
-    pub(crate) fn read(&self) -> Result<Pin, Fault> {
+    pub(crate) fn read(&self) -> Result<UserPin, Fault> {
         match self {
             Self::Value(pin) => Ok(pin.copy()),
             Self::File(path) => {
@@ -79,7 +79,7 @@ impl PinSource {
                         path.display()
                     ))));
                 }
-                Ok(Pin(bytes))
+                Ok(UserPin(bytes))
             }
         }
     }
@@ -100,12 +100,12 @@ mod tests {
             assert!(source.read().is_err(), "{empty:?}");
         }
         std::fs::write(&path, "12 34\r\n").unwrap();
-        assert!(source.read().unwrap().ct_eq(&Pin::new(b"12 34".to_vec())));
+        assert!(source.read().unwrap().ct_eq(&UserPin::new(b"12 34".to_vec())));
     }
 
     #[test]
     fn a_pin_is_not_printed() {
-        let source = PinSource::value(Pin::new(b"314159".to_vec()));
+        let source = PinSource::value(UserPin::new(b"314159".to_vec()));
         assert!(!format!("{source:?}").contains("314159"));
     }
 }

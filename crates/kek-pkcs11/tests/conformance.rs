@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use bulla_kek::conformance::{self, Fixture, FixtureError, Hooked, TestKey};
 use bulla_kek::{Identity, KekProvider, KeyId, TokioRuntime, async_trait};
-use bulla_kek_pkcs11::{Pin, PinSource, Pkcs11Options, Pkcs11Provider};
+use bulla_kek_pkcs11::{PinSource, Pkcs11Options, Pkcs11Provider, UserPin};
 
 use crate::token::{Kind, LABEL, PIN, Token, on_token};
 
@@ -21,7 +21,7 @@ struct TokenFixture {
 
 impl TokenFixture {
     fn new(token: Token, words: &'static str, dates: bool) -> Self {
-        let pin = PinSource::value(Pin::new(PIN.into()));
+        let pin = PinSource::value(UserPin::new(PIN.into()));
         let mut options = Pkcs11Options::new(&token.module, LABEL, pin);
         // The only OAEP of SoftHSM2.
         options.allow_oaep_sha1 = token.kind == Kind::SoftHsm;

@@ -6,12 +6,12 @@ use bulla_envelope::secret::Secret;
 use bulla_kek::{
     Identity, KekError, KekProvider, KeyDescription, KeyId, SystemRandom, TokioRuntime, WrappedKey,
 };
-use bulla_kek_pkcs11::{Pin, PinSource, Pkcs11Options, Pkcs11Provider};
+use bulla_kek_pkcs11::{PinSource, Pkcs11Options, Pkcs11Provider, UserPin};
 
 use crate::token::{LABEL, PIN, Token};
 
 pub(crate) fn options(token: &Token) -> Pkcs11Options {
-    Pkcs11Options::new(&token.module, LABEL, PinSource::value(Pin::new(PIN.into())))
+    Pkcs11Options::new(&token.module, LABEL, PinSource::value(UserPin::new(PIN.into())))
 }
 
 pub(crate) fn provider(options: Pkcs11Options) -> Arc<Pkcs11Provider> {

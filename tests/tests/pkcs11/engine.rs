@@ -6,14 +6,14 @@ use std::time::{Duration, Instant};
 
 use bulla::kek::{Identity, KekProvider, KeyId, KeyKind, Providers, TokioRuntime};
 use bulla::{CreateOptions, Digest, Engine, ErrorKind, Managed, PutOptions, RotateOptions, Store, StoreUrl};
-use bulla_kek_pkcs11::{Pin, PinSource, Pkcs11Options, Pkcs11Provider};
+use bulla_kek_pkcs11::{PinSource, Pkcs11Options, Pkcs11Provider, UserPin};
 use bulla_vault::{CreateKey, CreateVault, Passphrase, PassphraseCost, Permission, Vault, VaultProvider};
 use tempfile::TempDir;
 
 use crate::token::{Kind, LABEL, PIN, Token, on_token};
 
 fn provider(token: &Token) -> Arc<dyn KekProvider> {
-    let pin = PinSource::value(Pin::new(PIN.into()));
+    let pin = PinSource::value(UserPin::new(PIN.into()));
     let mut options = Pkcs11Options::new(&token.module, LABEL, pin);
     options.allow_oaep_sha1 = token.kind == Kind::SoftHsm;
     Arc::new(Pkcs11Provider::new(options, Arc::new(TokioRuntime)))
