@@ -27,7 +27,9 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::horizon::{Horizon, unix_ms};
 use crate::store::{Store, StoreInner};
 
+pub(crate) use self::collect::DATA;
 use self::mark::UPLOADS;
+pub(crate) use self::mark::{BLOBS, Named};
 
 const ATTEMPTS: usize = 16;
 
@@ -209,7 +211,7 @@ impl StoreInner {
 }
 
 impl Tally {
-    fn one(bytes: u64) -> Self {
+    pub(crate) fn one(bytes: u64) -> Self {
         Self { objects: 1, bytes }
     }
 }

@@ -14,6 +14,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use bulla_kek::Identity;
 use bulla_vault::Vault;
+use tokio::sync::Semaphore;
 use zeroize::Zeroizing;
 
 use crate::audit::{Audit, Entry};
@@ -32,6 +33,8 @@ use crate::token::Tokens;
 const MAX_BODY: usize = 64 << 10;
 /// A body of that size that takes longer is not coming.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+/// Operations at a time; more wait. They are bound by the processor and the disk.
+const MAX_OPERATIONS: usize = 64;
 
 /// How the API behaves beyond what the vault says.
 #[derive(Debug, Default)]
@@ -60,6 +63,7 @@ pub(crate) struct Inner {
     pub(crate) token_faults: Faults,
     identities: Option<BTreeSet<Identity>>,
     throttle: Option<Window>,
+    operations: Semaphore,
 }
 
 impl Api {
@@ -85,6 +89,7 @@ impl Api {
                 token_faults: options.token_faults,
                 identities: options.identities,
                 throttle: options.throttle.map(Window::new),
+                operations: Semaphore::new(MAX_OPERATIONS),
             })
         });
         match opened.await {
@@ -175,6 +180,7 @@ impl Api {
     }
 
     async fn perform(&self, call: Call) -> Result<Done, Refusal> {
+        let _permit = self.0.operations.acquire().await.expect("the semaphore is never closed");
         let vault = self.0.vault.clone();
         // Files, Argon2 and RSA.
         tokio::task::spawn_blocking(move || call.run(&vault))

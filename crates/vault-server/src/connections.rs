@@ -31,7 +31,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const GRACE: Duration = Duration::from_secs(10);
 const MAX_HEADERS: usize = 64;
 const MAX_HEAD: u32 = 32 << 10;
-const MAX_STREAMS: u32 = 64;
+const MAX_STREAMS: u32 = 32;
 
 /// One address that is listened on.
 pub(crate) struct Listener {

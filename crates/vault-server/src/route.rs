@@ -157,8 +157,8 @@ fn is_unsupported(verb: &str) -> bool {
 mod tests {
     use super::*;
 
-    fn route(method: &str, path: &str) -> Result<Route, NoRoute> {
-        Route::parse(&method.parse().unwrap(), path)
+    fn route(method: Method, path: &str) -> Result<Route, NoRoute> {
+        Route::parse(&method, path)
     }
 
     #[test]
@@ -167,38 +167,46 @@ mod tests {
             let operation = KeyOperation::UnwrapKey;
             Ok(Route::Use { operation, name: "K".into(), version: version.map(str::to_owned) })
         };
-        assert_eq!(route("POST", "/keys/K/1/unwrapkey"), use_of(Some("1")));
-        assert_eq!(route("POST", "/Keys/K/1/UnwrapKey/"), use_of(Some("1")));
-        assert_eq!(route("POST", "//KEYS/K//unwrapKey"), use_of(None));
-        assert_eq!(route("POST", "/keys/K/unwrapkey"), use_of(None));
-        assert_eq!(route("GET", "/keys/K/"), Ok(Route::Get { name: "K".into(), version: None }));
-        assert_eq!(route("GET", "/keys/versions/versions"), Ok(Route::Versions { name: "versions".into() }));
-        assert_eq!(route("GET", "/DeletedKeys"), Ok(Route::ListDeleted));
-        assert_eq!(route("POST", "/deletedkeys/K/Recover"), Ok(Route::Recover { name: "K".into() }));
+        assert_eq!(route(Method::POST, "/keys/K/1/unwrapkey"), use_of(Some("1")));
+        assert_eq!(route(Method::POST, "/Keys/K/1/UnwrapKey/"), use_of(Some("1")));
+        assert_eq!(route(Method::POST, "//KEYS/K//unwrapKey"), use_of(None));
+        assert_eq!(route(Method::POST, "/keys/K/unwrapkey"), use_of(None));
+        assert_eq!(route(Method::GET, "/keys/K/"), Ok(Route::Get { name: "K".into(), version: None }));
+        assert_eq!(
+            route(Method::GET, "/keys/versions/versions"),
+            Ok(Route::Versions { name: "versions".into() })
+        );
+        assert_eq!(route(Method::GET, "/DeletedKeys"), Ok(Route::ListDeleted));
+        assert_eq!(route(Method::POST, "/deletedkeys/K/Recover"), Ok(Route::Recover { name: "K".into() }));
     }
 
     #[test]
     fn what_is_not_there() {
         for (method, path) in [
-            ("GET", "/"),
-            ("GET", ""),
-            ("GET", "/secrets/s"),
-            ("GET", "/keys/K/1/2/3"),
-            ("POST", "/keys/K/1/mangle"),
-            ("POST", "/keys/K/1/2/wrapkey/x"),
-            ("GET", "/deletedkeys/K/1"),
+            (Method::GET, "/"),
+            (Method::GET, ""),
+            (Method::GET, "/secrets/s"),
+            (Method::GET, "/keys/K/1/2/3"),
+            (Method::POST, "/keys/K/1/mangle"),
+            (Method::POST, "/keys/K/1/2/wrapkey/x"),
+            (Method::GET, "/deletedkeys/K/1"),
         ] {
-            assert_eq!(route(method, path), Err(NoRoute::Unknown), "{method} {path}");
+            assert_eq!(route(method.clone(), path), Err(NoRoute::Unknown), "{method} {path}");
         }
-        for (method, path) in
-            [("POST", "/keys"), ("POST", "/keys/K"), ("HEAD", "/keys/K/1"), ("PUT", "/deletedkeys/K")]
-        {
-            assert_eq!(route(method, path), Err(NoRoute::Method), "{method} {path}");
+        for (method, path) in [
+            (Method::POST, "/keys"),
+            (Method::POST, "/keys/K"),
+            (Method::HEAD, "/keys/K/1"),
+            (Method::PUT, "/deletedkeys/K"),
+        ] {
+            assert_eq!(route(method.clone(), path), Err(NoRoute::Method), "{method} {path}");
         }
-        for (method, path) in
-            [("POST", "/keys/K/1/sign"), ("POST", "/keys/K/Rotate"), ("GET", "/keys/K/rotationpolicy")]
-        {
-            assert_eq!(route(method, path), Err(NoRoute::Unsupported), "{method} {path}");
+        for (method, path) in [
+            (Method::POST, "/keys/K/1/sign"),
+            (Method::POST, "/keys/K/Rotate"),
+            (Method::GET, "/keys/K/rotationpolicy"),
+        ] {
+            assert_eq!(route(method.clone(), path), Err(NoRoute::Unsupported), "{method} {path}");
         }
     }
 }

@@ -125,7 +125,7 @@ impl Server {
     ///
     /// # Cancel safety
     /// Dropped, it stops at once: connections are cut, what was logged is in the file.
-    pub async fn serve(self, stop: impl Future<Output = ()> + Send) -> Result<(), ServerError> {
+    pub async fn serve(self, stop: impl Future<Output = ()>) -> Result<(), ServerError> {
         let (send, receive) = watch::channel(false);
         let listening = async {
             let mut serving = Vec::new();

@@ -21,6 +21,7 @@ const KEY: &str = "key.pem";
 /// What every certificate that is made here is for.
 const LOCAL_NAMES: [&str; 3] = ["localhost", "127.0.0.1", "::1"];
 /// Clients that hold certificates to the rules of public ones take no more.
+#[cfg(any(feature = "aws-lc", feature = "ring"))]
 const VALIDITY: Duration = Duration::from_secs(825 * 86_400);
 /// Made anew when less is left.
 const RENEW: Duration = Duration::from_secs(30 * 86_400);

@@ -12,10 +12,10 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::store::StoreInner;
 
 pub(crate) const BLOBS: &str = "blobs";
-pub(crate) const UPLOADS: &str = "uploads";
+pub(super) const UPLOADS: &str = "uploads";
 
 /// Envelopes opened at once, of at most 1 MiB each.
-pub(crate) const OPEN_AT_ONCE: usize = 16;
+const OPEN_AT_ONCE: usize = 16;
 
 /// How often an envelope is read before an outage ends the gc.
 const READS: usize = 5;

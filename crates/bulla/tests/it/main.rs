@@ -8,10 +8,13 @@ mod watch;
 
 mod attack;
 mod delete;
+mod direct;
 mod gc;
 mod get;
 mod lease;
 mod log;
 mod put;
+mod rewrap;
 mod rotate;
 mod sim;
+mod verify;
