@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use bulla::{CreateOptions, ErrorKind, Managed, OpenOptions, Status, Store, StoreUrl, Trust};
+use bulla::{CreateOptions, ErrorKind, Managed, Mode, OpenOptions, Status, Store, StoreUrl, Trust};
 use bulla_kek::Identity;
 use serde_json::{Value, json};
 
@@ -135,6 +135,7 @@ async fn create(url: &StoreUrl, key: &Key, args: &Args, managed: Managed) -> Res
         key: key.id.clone(),
         identity: args.identity.clone(),
         managed,
+        mode: Mode::Hierarchical,
         revocation_bound: args.revocation_bound,
         allow_unprotected_key: args.allow_unprotected_key,
     };

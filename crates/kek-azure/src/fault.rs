@@ -251,7 +251,8 @@ fn said(who: &str, status: u16, codes: &[String], text: Option<&str>) -> String 
         said.push_str(&format!(" {}", codes.join("/")));
     }
     if let Some(text) = text.map(printable).filter(|text| !text.is_empty()) {
-        said.push_str(&format!(": {text}"));
+        // What to do follows after a semicolon.
+        said.push_str(&format!(": {}", text.trim_end_matches('.')));
     }
     said
 }

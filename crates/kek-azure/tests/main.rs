@@ -5,6 +5,7 @@
 mod answers;
 mod hosts;
 mod keys;
+mod real;
 mod requests;
 mod secrecy;
 mod support;

@@ -110,7 +110,11 @@ fn restore_local(
 ) -> String {
     let version = version.map(|version| format!(" --version {version}")).unwrap_or_default();
     match reason {
-        DenyReason::Forbidden | DenyReason::IdentityUnknown => format!(
+        DenyReason::IdentityUnknown => format!(
+            "see that `bulla vault serve {dir}` knows the identity {identity} (--identity), and that it has a policy (`bulla \
+             vault set-policy {dir} --identity {identity} --key-permissions get wrapKey unwrapKey`)"
+        ),
+        DenyReason::Forbidden => format!(
             "give it back with `bulla vault set-policy {dir} --identity {identity} --key-permissions get wrapKey unwrapKey`"
         ),
         DenyReason::Disabled => format!("`bulla vault key enable {dir} --name {name}{version}`"),

@@ -11,15 +11,15 @@ use serde_json::{Value, json};
 use crate::world::World;
 
 /// A running server, killed on drop.
-struct Served {
+pub(crate) struct Served {
     process: Child,
     /// What it printed when it was ready.
-    info: Value,
+    pub(crate) info: Value,
 }
 
 impl Served {
     /// On ports of its own.
-    fn start(world: &World, vault: &str, more: &[&str]) -> Self {
+    pub(crate) fn start(world: &World, vault: &str, more: &[&str]) -> Self {
         let folder = world.path(vault);
         let ports = ["--listen", "127.0.0.1:0", "--identity-listen", "127.0.0.1:0"];
         let arguments = [&["vault", "serve", &folder], &ports[..], more, &["--json"]].concat();
@@ -40,7 +40,7 @@ impl Served {
         Self { process, info }
     }
 
-    fn text(&self, field: &str) -> &str {
+    pub(crate) fn text(&self, field: &str) -> &str {
         self.info[field].as_str().unwrap()
     }
 

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bulla::kek::{Identity, KekProvider, KeyId, KeyKind, Providers, TokioRuntime};
-use bulla::{CreateOptions, Digest, Engine, ErrorKind, Managed, PutOptions, RotateOptions, Store, StoreUrl};
+use bulla::{
+    CreateOptions, Digest, Engine, ErrorKind, Managed, Mode, PutOptions, RotateOptions, Store, StoreUrl,
+};
 use bulla_kek_pkcs11::{PinSource, Pkcs11Options, Pkcs11Provider, UserPin};
 use bulla_vault::{CreateKey, CreateVault, Passphrase, PassphraseCost, Permission, Vault, VaultProvider};
 use tempfile::TempDir;
@@ -38,6 +40,7 @@ async fn create(engine: &Engine, folder: &Path, key: KeyId, bound: Duration) -> 
         key,
         identity: Identity::System,
         managed: Managed::Customer,
+        mode: Mode::Hierarchical,
         revocation_bound: bound,
         allow_unprotected_key: true,
     };
