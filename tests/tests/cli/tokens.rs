@@ -1,5 +1,6 @@
 //! The command, with keys on tokens.
 
+use crate::serve::Served;
 use crate::token::{Kind, PIN, Token};
 use crate::world::World;
 
@@ -91,6 +92,54 @@ fn softhsm_a_stores_life_under_a_token() {
 #[test]
 fn kryoptic_a_stores_life_under_a_token() {
     a_stores_life_under_a_token(Kind::Kryoptic);
+}
+
+/// Keys are made, and a store moves, between a local vault, a key vault and a token, from each to each.
+fn rotates_from_every_holder_to_every_other(kind: Kind) {
+    let Some(mut machine) = Machine::new(kind) else { return };
+    let allow = |world: &World, vault: &str| {
+        let permissions = ["--key-permissions", "get", "wrapKey", "unwrapKey"];
+        world.ok(&[&["vault", "set-policy", vault, "--identity", "system"][..], &permissions].concat());
+    };
+    machine.token.manage("aes registry 01 keep");
+    // `vault` is behind Key Vault's REST API, the other one is a folder.
+    let world = &mut machine.world;
+    let folder = world.path("folder");
+    world.ok(&["vault", "create", &folder]);
+    world.ok(&["vault", "key", "create", &folder, "--name", "k"]);
+    allow(world, &folder);
+    allow(world, &world.path("vault"));
+    let served = Served::start(world, "vault", &["--identity", "system"]);
+    let url = served.text("url").to_owned();
+    let identity = |name: &str| served.info["identity"][name].as_str().unwrap().into();
+    world.environment.extend([
+        ("BULLA_KEYVAULT_HOSTS", url.strip_prefix("https://").unwrap().into()),
+        ("BULLA_KEYVAULT_CA_FILE", served.text("certificate").into()),
+        ("IDENTITY_ENDPOINT", identity("endpoint")),
+        ("IDENTITY_HEADER", identity("header")),
+    ]);
+    let local = format!("vault+file://{folder}/keys/k");
+    let key_vault = format!("{url}/keys/k");
+
+    let store = machine.world.store();
+    machine.world.ok(&["init", &store, "--kek", &local]);
+    let digest = machine.world.put(b"hi\n");
+    // Every arrow between the three, once.
+    for to in [key_vault.as_str(), KEK, &local, KEK, &key_vault, &local] {
+        machine.world.ok(&["rotate", &store, "--kek", to]);
+        assert!(machine.versioned().starts_with(to), "{} after a rotation to {to}", machine.versioned());
+        machine.reads(&digest);
+    }
+}
+
+#[test]
+fn softhsm_rotates_from_every_holder_to_every_other() {
+    rotates_from_every_holder_to_every_other(Kind::SoftHsm);
+}
+
+#[test]
+fn kryoptic_rotates_from_every_holder_to_every_other() {
+    rotates_from_every_holder_to_every_other(Kind::Kryoptic);
 }
 
 #[test]
