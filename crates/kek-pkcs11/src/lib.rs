@@ -49,6 +49,7 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a failed unwrap in a test is a failed test"))]
 
+mod choice;
 mod dates;
 mod fault;
 mod key;

@@ -2,23 +2,24 @@
 
 use std::collections::BTreeMap;
 use std::pin::pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use bulla_envelope::crypto::CryptoProvider;
 use bulla_envelope::secret::Secret;
 use bulla_kek::{
-    DenyReason, Identity, KekError, KekProvider, KeyDescription, KeyId, KeyKind, Runtime, Scheme,
-    WrapAlgorithm, WrappedKey, async_trait, compute,
+    DenyReason, Identity, KekError, KekProvider, KeyDescription, KeyId, Runtime, Scheme, WrapAlgorithm,
+    WrappedKey, async_trait, compute,
 };
 use futures::future::{Either, select};
 use tokio::sync::Semaphore;
 
+use crate::choice::Proven;
 use crate::dates::Day;
 use crate::fault::Fault;
 use crate::key::{Key, Use};
 use crate::options::Pkcs11Options;
 use crate::token::{Connected, Token};
-use crate::way::{Tools, Way};
+use crate::way::Tools;
 
 /// One token of one module as a provider of key-encryption keys.
 ///
@@ -30,20 +31,15 @@ pub struct Pkcs11Provider {
     calls: Arc<Semaphore>,
 }
 
+/// What calls on other threads share.
 #[derive(Debug)]
-struct Shared {
-    options: Pkcs11Options,
-    token: Token,
-    runtime: Arc<dyn Runtime>,
+pub(crate) struct Shared {
+    pub(crate) options: Pkcs11Options,
+    pub(crate) token: Token,
+    pub(crate) runtime: Arc<dyn Runtime>,
     crypto: &'static CryptoProvider,
-    /// The way that was seen to work for a key, and the modulus it was seen with: once per process.
-    proven: Mutex<BTreeMap<KeyId, Proven>>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Proven {
-    way: Way,
-    modulus: Option<Vec<u8>>,
+    /// The way that was seen to work for a key.
+    pub(crate) proven: Mutex<BTreeMap<KeyId, Proven>>,
 }
 
 impl Pkcs11Provider {
@@ -149,7 +145,7 @@ fn versioned(key: &KeyId) -> Result<(), KekError> {
 }
 
 impl Shared {
-    fn tools(&self) -> Tools<'_> {
+    pub(crate) fn tools(&self) -> Tools<'_> {
         Tools { crypto: self.crypto, random: self.runtime.random() }
     }
 
@@ -171,117 +167,6 @@ impl Shared {
             created: None,
             key: key.id,
         })
-    }
-
-    /// The algorithm for a key, and what the key may do with it.
-    fn choose(&self, at: Connected<'_>, key: &Key) -> Result<(Option<WrapAlgorithm>, Vec<Use>), Fault> {
-        let ways = Way::for_kind(&key.kind, self.options.allow_oaep_sha1);
-        if ways.is_empty() {
-            return Ok((None, Vec::new()));
-        }
-        let mut missing = Vec::new();
-        let mut barred = None;
-        for way in ways {
-            if !way.is_offered(at) {
-                missing.push(format!("{} is missing", way.describe()));
-                continue;
-            }
-            let uses: Vec<Use> =
-                [Use::Wrap, Use::Unwrap].into_iter().filter(|usage| way.is_permitted(key, *usage)).collect();
-            if uses.len() < 2 {
-                if uses.len() >= barred.as_ref().map_or(0, |(_, uses): &(_, Vec<Use>)| uses.len()) {
-                    barred = Some((way.alg, uses));
-                }
-                continue;
-            }
-            match self.prove(at, key, way) {
-                Ok(()) => return Ok((Some(way.alg), uses)),
-                Err(fault) => {
-                    missing.push(format!(
-                        "{} does not work ({})",
-                        way.describe(),
-                        chain(&fault.into_verdict())
-                    ));
-                }
-            }
-        }
-        if let Some((alg, uses)) = barred {
-            return Ok((Some(alg), uses));
-        }
-        Err(Fault::Doubtful(KekError::invalid(self.nothing_fits(key, &missing))))
-    }
-
-    fn nothing_fits(&self, key: &Key, missing: &[String]) -> String {
-        let fix = match key.kind {
-            KeyKind::Rsa { .. } if !self.options.allow_oaep_sha1 => {
-                "use an AES-256 key, a token with RSA-OAEP and SHA-256, or allow SHA-1 (BULLA_PKCS11_ALLOW_OAEP_SHA1=1)"
-            }
-            KeyKind::Rsa { .. } => "use an AES-256 key, or another token",
-            _ => "use an RSA key, or another token",
-        };
-        format!(
-            "the token {} can't wrap with {} ({}): {}; {fix}",
-            self.token.label(),
-            key.id,
-            key.kind,
-            missing.join(", ")
-        )
-    }
-
-    /// Sees to it that what is wrapped this way unwraps again: once per process and key, so that no public key is
-    /// believed that the private one does not answer to.
-    fn prove(&self, at: Connected<'_>, key: &Key, way: Way) -> Result<(), Fault> {
-        let proof = Proven { way, modulus: key.public.as_ref().map(|public| public.n().to_vec()) };
-        let proven = || self.proven.lock().unwrap_or_else(PoisonError::into_inner);
-        if proven().get(&key.id) == Some(&proof) {
-            return Ok(());
-        }
-        self.round_trip(at, key, way)?;
-        proven().insert(key.id.clone(), proof);
-        Ok(())
-    }
-
-    fn round_trip(&self, at: Connected<'_>, key: &Key, way: Way) -> Result<(), Fault> {
-        let secret = Secret::random(self.runtime.random());
-        let value = way.wrap(at, key, self.tools(), &secret)?;
-        match way.unwrap(at, key, &value)? {
-            Some(back) if back.ct_eq(&secret) => Ok(()),
-            _ => Err(Fault::unavailable("the token does not unwrap what was wrapped for the key")),
-        }
-    }
-
-    /// The ways of an algorithm that this key and token have for a use.
-    fn ways(&self, at: Connected<'_>, key: &Key, alg: WrapAlgorithm, usage: Use) -> Result<Vec<Way>, Fault> {
-        if alg == WrapAlgorithm::RsaOaep && !self.options.allow_oaep_sha1 {
-            return Err(Fault::invalid(
-                "RSA-OAEP with SHA-1 is not allowed here; allow it (BULLA_PKCS11_ALLOW_OAEP_SHA1=1), or rotate to an AES \
-                 key",
-            ));
-        }
-        let mut ways = Way::for_kind(&key.kind, true);
-        ways.retain(|way| way.alg == alg);
-        if ways.is_empty() {
-            return Err(Fault::invalid(format!("{alg} is not for a key of this type ({})", key.kind)));
-        }
-        let mechanisms: Vec<String> = ways.iter().map(|way| way.describe()).collect();
-        ways.retain(|way| way.is_offered(at));
-        if ways.is_empty() {
-            return Err(Fault::unavailable(format!(
-                "the token {} has no mechanism for {alg} now; enable {} in its configuration",
-                self.token.label(),
-                mechanisms.join(" or ")
-            )));
-        }
-        ways.retain(|way| way.is_permitted(key, usage));
-        if ways.is_empty() {
-            let why = match (usage, key.always_authenticate()) {
-                (_, true) => "wants the PIN at every use (CKA_ALWAYS_AUTHENTICATE)",
-                (Use::Wrap, _) => "may not wrap (CKA_ENCRYPT, CKA_WRAP, CKA_ALLOWED_MECHANISMS)",
-                (Use::Unwrap, _) => "may not unwrap (CKA_DECRYPT, CKA_UNWRAP, CKA_ALLOWED_MECHANISMS)",
-            };
-            return Err(Fault::denied(DenyReason::OperationNotPermitted, format!("{} {why}", key.id)));
-        }
-        Ok(ways)
     }
 
     fn wrap(
@@ -353,16 +238,4 @@ impl Shared {
 
 fn damaged() -> Fault {
     Fault::invalid("the wrapped key is damaged, or was wrapped for another key")
-}
-
-/// An error with its causes, in one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }

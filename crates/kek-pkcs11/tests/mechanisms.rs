@@ -1,7 +1,9 @@
 //! Which mechanism is used for which key, what is missing, and what a key does not allow.
 
 use bulla_envelope::secret::Secret;
-use bulla_kek::{DenyReason, Identity, KekErrorKind, KekProvider, KeyKind, SystemRandom, WrapAlgorithm};
+use bulla_kek::{
+    DenyReason, Identity, KekErrorKind, KekProvider, KeyKind, SystemRandom, WrapAlgorithm, WrappedKey,
+};
 use cryptoki::context::Pkcs11;
 use cryptoki::object::Attribute;
 
@@ -254,6 +256,25 @@ fn an_algorithm_that_is_not_the_keys_is_invalid() {
             let versioned = key(name).with_version("01").unwrap();
             let wrapped = provider.wrap_key(&versioned, &Identity::System, alg, &secret).await;
             assert_eq!(wrapped.unwrap_err().kind(), kind, "{name} {alg}");
+        }
+    });
+}
+
+/// FORMAT-K4
+#[test]
+fn a_wrap_by_gcm_has_sixty_bytes_and_a_fresh_nonce() {
+    on_token("mechanisms::a_wrap_by_gcm_has_sixty_bytes_and_a_fresh_nonce", Kind::SoftHsm, async |token| {
+        token.manage("aes k 01");
+        let provider = provider(options(&token));
+        let (one, two) = (wrap(&provider, "k").await.unwrap(), wrap(&provider, "k").await.unwrap());
+        assert_ne!(one.wrapped.value[..12], two.wrapped.value[..12]);
+        let WrappedKey { key, alg, value } = one.wrapped;
+        assert_eq!((alg, value.len()), (WrapAlgorithm::A256GcmKw, 60));
+        let mut other_nonce = value.clone();
+        other_nonce[0] ^= 1;
+        for bad in [&value[..59], &[&value[..], &[0]].concat(), &other_nonce] {
+            let error = provider.unwrap_key(&key, &Identity::System, alg, bad).await.unwrap_err();
+            assert_eq!(error.kind(), KekErrorKind::Invalid, "{error}");
         }
     });
 }
