@@ -29,8 +29,13 @@ impl Shared {
         if ways.is_empty() {
             return Ok((None, Vec::new()));
         }
-        let mut missing = Vec::new();
-        let mut barred = None;
+        if key.always_authenticate() {
+            return Err(Fault::invalid(format!(
+                "{} wants the PIN at every use (CKA_ALWAYS_AUTHENTICATE), and nobody is there to give it; make a key without",
+                key.id
+            )));
+        }
+        let (mut missing, mut barred, mut tried) = (Vec::new(), Vec::new(), false);
         for way in ways {
             if !way.is_offered(at) {
                 missing.push(format!("{} is missing", way.describe()));
@@ -39,26 +44,23 @@ impl Shared {
             let uses: Vec<Use> =
                 [Use::Wrap, Use::Unwrap].into_iter().filter(|usage| way.is_permitted(key, *usage)).collect();
             if uses.len() < 2 {
-                if uses.len() >= barred.as_ref().map_or(0, |(_, uses): &(_, Vec<Use>)| uses.len()) {
-                    barred = Some((way.alg, uses));
-                }
+                barred.push((way.alg, uses));
                 continue;
             }
+            tried = true;
             match self.prove(at, key, way) {
                 Ok(()) => return Ok((Some(way.alg), uses)),
                 Err(fault) => {
-                    missing.push(format!(
-                        "{} does not work ({})",
-                        way.describe(),
-                        chain(&fault.into_verdict())
-                    ));
+                    let why = chain(&fault.into_verdict());
+                    missing.push(format!("{} does not work ({why})", way.describe()));
                 }
             }
         }
-        if let Some((alg, uses)) = barred {
-            return Ok((Some(alg), uses));
+        // Where a way failed that the key permits, permission for another is not what is missing.
+        match barred.into_iter().rev().max_by_key(|(_, uses)| uses.len()) {
+            Some((alg, uses)) if !tried => Ok((Some(alg), uses)),
+            _ => Err(Fault::Doubtful(KekError::invalid(self.nothing_fits(key, &missing)))),
         }
-        Err(Fault::Doubtful(KekError::invalid(self.nothing_fits(key, &missing))))
     }
 
     fn nothing_fits(&self, key: &Key, missing: &[String]) -> String {
@@ -130,10 +132,10 @@ impl Shared {
         }
         ways.retain(|way| way.is_permitted(key, usage));
         if ways.is_empty() {
-            let why = match (usage, key.always_authenticate()) {
-                (_, true) => "wants the PIN at every use (CKA_ALWAYS_AUTHENTICATE)",
-                (Use::Wrap, _) => "may not wrap (CKA_ENCRYPT, CKA_WRAP, CKA_ALLOWED_MECHANISMS)",
-                (Use::Unwrap, _) => "may not unwrap (CKA_DECRYPT, CKA_UNWRAP, CKA_ALLOWED_MECHANISMS)",
+            let why = match usage {
+                _ if key.always_authenticate() => "wants the PIN at every use (CKA_ALWAYS_AUTHENTICATE)",
+                Use::Wrap => "may not wrap (CKA_ENCRYPT, CKA_WRAP, CKA_ALLOWED_MECHANISMS)",
+                Use::Unwrap => "may not unwrap (CKA_DECRYPT, CKA_UNWRAP, CKA_ALLOWED_MECHANISMS)",
             };
             return Err(Fault::denied(DenyReason::OperationNotPermitted, format!("{} {why}", key.id)));
         }

@@ -14,6 +14,22 @@
 //!      └─ Way ── which mechanism, by which functions; chosen by asking the token, proven by a round trip
 //! ```
 //!
+//! ```no_run
+//! use std::sync::Arc;
+//!
+//! use bulla_kek::{Identity, KekProvider, TokioRuntime};
+//! use bulla_kek_pkcs11::{PinSource, Pkcs11Options, Pkcs11Provider};
+//!
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! let pin = PinSource::File("/etc/bulla/hsm.pin".into());
+//! let options = Pkcs11Options::new("/usr/lib/softhsm/libsofthsm2.so", "HSM", pin);
+//! let provider = Pkcs11Provider::new(options, Arc::new(TokioRuntime));
+//! let key = provider.describe(&"pkcs11:token=HSM;object=registry".parse()?, &Identity::System).await?;
+//! println!("{} wraps by {:?}", key.key, key.algorithm);
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! # What the bucket may not decide
 //!
 //! Module, token and PIN are [`Pkcs11Options`]: local configuration. A key id can't name a module or a PIN
@@ -45,6 +61,10 @@
 //! library in the process loses its sessions when a token is looked for anew. A call that hangs in a module can't be
 //! ended: the caller gets `Unavailable` in time, the thread stays the module's until it returns, and
 //! [`Pkcs11Options::max_sessions`] bounds how many there can be.
+//!
+//! End the runtime's threads before the process exits (tokio: `shutdown_timeout`, not `shutdown_background`). Libraries such
+//! as OpenSSL free a thread's memory when it ends, and everybody's when the process exits; where both happen at once the
+//! process crashes on its last step.
 
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a failed unwrap in a test is a failed test"))]

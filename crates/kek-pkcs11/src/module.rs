@@ -21,7 +21,7 @@ pub(crate) struct Module {
     /// Read for as long as a call is in the library; written to initialize it.
     state: RwLock<State>,
     /// The PINs that tokens refused, by label. Held while one is tried, so that no second one follows a wrong one.
-    rejected: Mutex<BTreeMap<String, UserPin>>,
+    rejected: Mutex<BTreeMap<String, Vec<UserPin>>>,
 }
 
 #[derive(Debug, Default)]
@@ -96,7 +96,7 @@ impl Module {
     }
 
     /// The PINs that were refused; the lock serializes logins.
-    pub(crate) fn rejected(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, UserPin>> {
+    pub(crate) fn rejected(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Vec<UserPin>>> {
         self.rejected.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

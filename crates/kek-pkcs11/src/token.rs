@@ -149,6 +149,7 @@ impl Token {
         let label = &self.label;
         let denied = |what: String| KekError::denied(DenyReason::IdentityUnknown).with_message(what);
         let mut rejected = self.module.rejected();
+        let rejected = rejected.entry(label.clone()).or_default();
         let state = session.get_session_info().map_err(failed("a new session does not tell its state"))?;
         if is_user(state.session_state()) {
             return Ok(());
@@ -168,7 +169,7 @@ impl Token {
             ))));
         }
         let pin = self.pin.read()?;
-        if rejected.get(label).is_some_and(|before| before.ct_eq(&pin)) {
+        if rejected.iter().any(|before| before.ct_eq(&pin)) {
             return Err(Fault::Final(denied(format!(
                 "the token {label} refused this PIN before; it is not tried again, because too many wrong ones lock the \
                  token: correct it (BULLA_PKCS11_PIN_FILE), or restart if it is right by now"
@@ -183,7 +184,6 @@ impl Token {
         let raw = RawAuthPin::new(Box::new(pin.expose().to_vec()));
         let error = match session.login_with_raw(UserType::User, &raw) {
             Ok(()) | Err(Error::Pkcs11(RvError::UserAlreadyLoggedIn, _)) => {
-                rejected.remove(label);
                 return Ok(());
             }
             Err(error) => error,
@@ -208,7 +208,7 @@ impl Token {
         if !counted && !says_so {
             return Err(failed(&format!("nobody can log in to the token {label} now"))(error));
         }
-        rejected.insert(label.clone(), pin);
+        rejected.push(pin);
         let why = match error {
             Error::Pkcs11(RvError::PinExpired, _) => "has expired; set a new one",
             Error::Pkcs11(RvError::UserPinNotInitialized, _) => {

@@ -88,6 +88,33 @@ fn missing_mechanisms_are_named() {
 }
 
 #[test]
+fn a_key_that_wants_the_pin_at_every_use_is_refused() {
+    on_token("mechanisms::a_key_that_wants_the_pin_at_every_use_is_refused", Kind::SoftHsm, async |token| {
+        token.manage("rsa k 01 always");
+        let error = describe(&provider(options(&token)), "k").await.unwrap_err();
+        assert_eq!(error.kind(), KekErrorKind::Invalid, "{error}");
+        assert!(error.to_string().contains("CKA_ALWAYS_AUTHENTICATE"), "{error}");
+    });
+}
+
+/// What is missing is said first of what the key permits.
+#[test]
+fn a_way_that_fails_is_named_before_one_that_is_not_permitted() {
+    on_token(
+        "mechanisms::a_way_that_fails_is_named_before_one_that_is_not_permitted",
+        Kind::SoftHsm,
+        async |token| {
+            token.manage("rsa k 01 no-unwrap");
+            let error = describe(&provider(options(&token)), "k").await.unwrap_err();
+            assert!(
+                error.to_string().contains("SHA-256 for C_Encrypt and C_Decrypt does not work"),
+                "{error}"
+            );
+        },
+    );
+}
+
+#[test]
 fn small_keys_fit_nothing() {
     on_token("mechanisms::small_keys_fit_nothing", Kind::Kryoptic, async |token| {
         token.manage("aes small 01 bits=128");

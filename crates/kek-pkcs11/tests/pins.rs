@@ -34,9 +34,13 @@ fn a_wrong_pin_is_tried_once(test: &str, kind: Kind) {
         for _ in 0..20 {
             assert_refused(&describe(&provider, "k").await.unwrap_err(), "not tried again");
         }
-        // Nor by a second provider in this process.
+        // Nor by a second provider in this process, and taking turns with another wrong one.
         let second = crate::support::provider(with_file(&token, "999999"));
         assert_refused(&describe(&second, "k").await.unwrap_err(), "not tried again");
+        for pin in ["888888", "999999", "888888", "999999"].repeat(5) {
+            set(&token, pin);
+            assert_refused(&describe(&provider, "k").await.unwrap_err(), "PIN");
+        }
 
         set(&token, PIN);
         wrap(&provider, "k").await.unwrap().unwrap(&provider).await.unwrap();

@@ -47,8 +47,8 @@ pub(crate) fn on_token(test: &str, kind: Kind, body: impl AsyncFnOnce(Token)) {
         let token = Token { kind, module: kind.module().unwrap(), folder: folder.into() };
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
         runtime.block_on(body(token));
-        // A hanging module's thread is not waited for.
-        runtime.shutdown_background();
+        // Threads end before the exit handlers of the module's libraries run; a hanging one is not waited for.
+        runtime.shutdown_timeout(std::time::Duration::from_secs(1));
         return;
     }
     let folder = tempfile::tempdir().unwrap();
@@ -203,7 +203,7 @@ fn manager() {
 /// login                             logs in once
 /// lock                              logs in with a wrong PIN until the token is locked
 ///
-/// WORD of a new key: no-encrypt no-decrypt no-wrap no-unwrap public keep only-gcm bits=N
+/// WORD of a new key: no-encrypt no-decrypt no-wrap no-unwrap public keep always only-gcm bits=N
 /// WORD of any key: start=YYYYMMDD end=YYYYMMDD may-decrypt may-unwrap stop-decrypt stop-unwrap
 /// ```
 fn obey(module: &Path, words: &str) {
@@ -310,6 +310,7 @@ fn attributes(words: &[&str]) -> Vec<Attribute> {
         Some(("end", day)) => Some(Attribute::EndDate(date(day))),
         _ => match *word {
             "keep" => Some(Attribute::Destroyable(false)),
+            "always" => Some(Attribute::AlwaysAuthenticate(true)),
             "only-gcm" => Some(Attribute::AllowedMechanisms(vec![MechanismType::AES_GCM])),
             "may-decrypt" => Some(Attribute::Decrypt(true)),
             "may-unwrap" => Some(Attribute::Unwrap(true)),
