@@ -3,7 +3,7 @@
 use clap::{Parser, Subcommand};
 
 use crate::{
-    attach, completions, gc, get, init, ls, put, quickstart, rm, rotate, stat, status, vault, verify,
+    attach, completions, gc, get, init, ls, put, quickstart, rewrap, rm, rotate, stat, status, vault, verify,
 };
 
 /// Keeps container-registry blobs encrypted under a key that you control
@@ -70,6 +70,7 @@ pub(crate) enum Command {
     Rm(rm::Args),
     Status(status::Args),
     Rotate(rotate::Args),
+    Rewrap(rewrap::Args),
     Gc(gc::Args),
     Verify(verify::Args),
     Vault(vault::Args),

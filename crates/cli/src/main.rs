@@ -30,11 +30,13 @@ mod progress;
 mod put;
 mod quickstart;
 mod range;
+mod rewrap;
 mod rm;
 mod rotate;
 mod service;
 mod stat;
 mod status;
+mod sweep;
 mod tokens;
 mod vault;
 mod vaults;
@@ -112,6 +114,7 @@ async fn droppable(context: &Context, command: Command) -> Result<()> {
         Command::Stat(args) => stat::run(context, args).await,
         Command::Rm(args) => rm::run(context, args).await,
         Command::Status(args) => status::run(context, args).await,
+        Command::Rewrap(args) => rewrap::run(context, args).await,
         Command::Gc(args) => gc::run(context, args).await,
         Command::Completions(args) => completions::run(context, args),
         Command::Init(_) | Command::Rotate(_) | Command::Put(_) | Command::Vault(_) | Command::Verify(_) => {

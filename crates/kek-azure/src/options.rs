@@ -24,7 +24,8 @@ pub struct AzureOptions {
     /// How often a call is tried while there is no useful answer. Default 3.
     pub attempts: u32,
     /// The longest that a whole call may take: all attempts, the requests for tokens and the waits between. Default 20 s,
-    /// less than half the default revocation bound, so that the next renewal finds out about an outage by itself.
+    /// less than half the default revocation bound, so that the next renewal finds out about an outage by itself. Who asks the
+    /// same while a call is out waits for that first, at most as long again.
     pub give_up_after: Duration,
     /// How old the description of a key may be that an RSA wrap relies on (enabled, in its validity, `wrapKey` permitted).
     /// Default 60 s: the renewals of a store in use bring fresher ones, so that its wraps make no requests.

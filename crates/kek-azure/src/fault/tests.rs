@@ -2,6 +2,7 @@
 
 use azure_core::http::StatusCode;
 use bulla_kek::KekErrorKind;
+use proptest::prelude::*;
 
 use super::*;
 
@@ -69,6 +70,36 @@ fn a_token_that_can_not_be_read_is_not_quoted() {
     let fault = Fault::of(&Error::with_error(ErrorKind::Credential, inner, "eyJsecret"), "h");
     assert_eq!(fault.error.kind(), KekErrorKind::Unavailable);
     assert!(!format!("{} {:?}", fault.error, fault.error).contains("eyJsecret"));
+}
+
+/// Of a vault.
+fn vault_says(status: u16, body: &[u8]) -> Fault {
+    let raw = RawResponse::from_bytes(StatusCode::from(status), Headers::new(), body.to_vec());
+    of_answer(status, Some(&raw), "h")
+}
+
+proptest! {
+    #[test]
+    fn no_answer_panics_or_says_more_than_a_line(
+        status in 100..1000u16,
+        body in prop_oneof![
+            proptest::collection::vec(any::<u8>(), 0..200),
+            r#"\{"error":\{("code":"[A-Za-z]{0,30}",)?"message":"\PC{0,600}"(,"inner[eE]rror":\{"code":"[A-Za-z]{1,30}"\})?\}\}"#
+                .prop_map(String::into_bytes),
+        ],
+    ) {
+        for fault in [vault_says(status, &body), of_identity_answer(status, None)] {
+            let text = fault.error.to_string();
+            prop_assert!(text.len() < 1000 && !text.contains(['\n', '\r', '`']), "{}", text);
+        }
+        let kind = vault_says(status, &body).error.kind();
+        // A refusal is never taken for anything else, and nothing else for a refusal.
+        let denied = matches!(kind, KekErrorKind::Denied(_));
+        prop_assert!(denied || !matches!(status, 401 | 403), "{:?}", kind);
+        prop_assert!(!denied || matches!(status, 401 | 403 | 404 | 409), "{:?}", kind);
+        prop_assert!(kind != KekErrorKind::Invalid || status == 400);
+        prop_assert!((kind == KekErrorKind::Throttled) == (status == 429));
+    }
 }
 
 #[test]
