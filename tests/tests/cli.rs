@@ -22,6 +22,10 @@ mod rewrap;
 mod serve;
 #[path = "cli/service.rs"]
 mod service;
+#[path = "../../crates/kek-pkcs11/tests/token.rs"]
+mod token;
+#[path = "cli/tokens.rs"]
+mod tokens;
 #[path = "cli/trust.rs"]
 mod trust;
 #[path = "cli/usage.rs"]

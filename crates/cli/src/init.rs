@@ -24,6 +24,7 @@ Examples:
   bulla init ./store
   bulla init ./store --kek vault+file:///srv/vault/keys/registry --identity registry
   bulla init ./store --kek https://contoso.vault.azure.net/keys/registry --identity CLIENT_ID
+  bulla init ./store --kek 'pkcs11:token=HSM;object=registry'
   bulla init s3://bucket/prefix --kek vault+file:///srv/vault/keys/registry --revocation-bound 30s
   bulla init ./store --encryption encryption.json
   bulla init ./store --kek vault+file:///srv/vault/keys/registry --mode direct
@@ -47,7 +48,7 @@ pub(crate) struct Args {
     /// Revocation takes effect within this time
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = humantime::parse_duration)]
     pub(crate) revocation_bound: Duration,
-    /// Accept a vault without purge protection
+    /// Accept a vault without purge protection, or a key that can be destroyed on its token
     #[arg(long)]
     pub(crate) allow_unprotected_key: bool,
     /// Key and identity from a file: the `encryption` block of a registry's ARM template

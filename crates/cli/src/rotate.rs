@@ -11,7 +11,7 @@ use crate::exit::Result;
 use crate::known::{KnownStore, VaultPlace};
 use crate::sweep::{self, Show};
 use crate::vaults::{self, Key};
-use crate::{init, open, rewrap, service};
+use crate::{init, known, open, rewrap, service};
 
 /// Put a store under another key, key version or identity
 ///
@@ -26,6 +26,7 @@ Examples:
   bulla rotate ./store                                # … and the store under it
   bulla rotate ./store --kek vault+file:///srv/vault/keys/other
   bulla rotate ./store --kek https://contoso.vault.azure.net/keys/registry --identity system
+  bulla rotate ./store --kek 'pkcs11:token=HSM;object=registry'
   bulla rotate ./store --identity registry-2
   bulla rotate ./store --rate 100/s                   # in direct mode")]
 pub(crate) struct Args {
@@ -38,7 +39,7 @@ pub(crate) struct Args {
     /// As whom the key is used from now on
     #[arg(long, value_name = "ID")]
     identity: Option<Identity>,
-    /// Accept a vault without purge protection
+    /// Accept a vault without purge protection, or a key that can be destroyed on its token
     #[arg(long)]
     allow_unprotected_key: bool,
     #[command(flatten)]
@@ -61,6 +62,7 @@ pub(crate) async fn run(ctx: &Context, args: Args) -> Result<()> {
         ctx.config.update(url.canonical(), |known| {
             known.map(|mut known| {
                 known.vaults.extend(key.vaults());
+                known.tokens.extend(key.token());
                 known
             })
         })?;
@@ -114,6 +116,7 @@ async fn forget_unused(ctx: &Context, opened: &open::Opened) {
     let _ = ctx.config.update(opened.url.canonical(), |known| {
         known.map(|mut known| {
             known.vaults.retain(|id, _| status.keks.iter().any(|(kek, _)| kek.host() == id));
+            known.tokens = known::tokens(&status);
             known
         })
     });
