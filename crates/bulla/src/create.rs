@@ -14,8 +14,9 @@ use bulla_kek::{Identity, KeyId, Now};
 use quick_cache::sync::Cache;
 
 use crate::bucket::Bucket;
-use crate::engine::Engine;
+use crate::engine::{Engine, Parts};
 use crate::error::{Error, ErrorKind, Result};
+use crate::events::Action;
 use crate::gate::Gate;
 use crate::log::{self, Append, RawRecord, RecordMark};
 use crate::preflight::{self, Requirements};
@@ -70,7 +71,14 @@ impl Engine {
     /// # Cancel safety
     /// A dropped `create` may or may not have made the store; open it to find out.
     pub async fn create(&self, bucket: Bucket, options: CreateOptions) -> Result<Store> {
-        let parts = &self.parts;
+        let parts = self.parts_of_a_store();
+        let started = parts.runtime.now();
+        let created = self.try_create(&parts, bucket, options).await;
+        parts.events.opened(Action::Create, started, &created);
+        created
+    }
+
+    async fn try_create(&self, parts: &Arc<Parts>, bucket: Bucket, options: CreateOptions) -> Result<Store> {
         let random = parts.runtime.random();
         if !BOUNDS.contains(&options.revocation_bound) {
             return Err(Error::invalid("the revocation bound must be between 100 ms and 24 h"));
@@ -102,7 +110,7 @@ impl Engine {
                 let options = OpenOptions { trust: Trust::Anchor(root.anchor()), floor: Some(mark) };
                 let read_started = parts.runtime.now();
                 let newest = log::read_newest(&bucket, options.floor).await?;
-                self.unlock(bucket, newest, read_started, options).await
+                self.unlock(parts, bucket, newest, read_started, options).await
             }
             Append::Lost => Err(already_a_store()),
         }
@@ -118,18 +126,26 @@ impl Engine {
     /// # Cancel safety
     /// Cancel safe.
     pub async fn open(&self, bucket: Bucket, options: OpenOptions) -> Result<Store> {
+        let parts = self.parts_of_a_store();
+        let started = parts.runtime.now();
+        let opened = self.try_open(&parts, bucket, options).await;
+        parts.events.opened(Action::Open, started, &opened);
+        opened
+    }
+
+    async fn try_open(&self, parts: &Arc<Parts>, bucket: Bucket, options: OpenOptions) -> Result<Store> {
         let read_started = self.parts.runtime.now();
         // First what is cheap and says whether there is a store here at all.
         let newest = log::read_newest(&bucket, options.floor).await?;
         self.probe(&bucket).await?;
         let mark = newest.mark;
-        let opened = self.unlock(bucket.clone(), newest, read_started, options).await;
+        let opened = self.unlock(parts, bucket.clone(), newest, read_started, options).await;
         match opened {
             // Another node may have rotated to another key meanwhile.
             Err(error) if error.kind() == ErrorKind::Revoked => {
                 let read_started = self.parts.runtime.now();
                 match log::read_after(&bucket, mark).await? {
-                    Some(newer) => self.unlock(bucket, newer, read_started, options).await,
+                    Some(newer) => self.unlock(parts, bucket, newer, read_started, options).await,
                     None => Err(error),
                 }
             }
@@ -139,12 +155,12 @@ impl Engine {
 
     async fn unlock(
         &self,
+        parts: &Arc<Parts>,
         bucket: Bucket,
         raw: RawRecord,
         read_started: Now,
         options: OpenOptions,
     ) -> Result<Store> {
-        let parts = &self.parts;
         let anchor = match options.trust {
             Trust::Anchor(anchor) => Some(anchor),
             Trust::OnFirstUse => None,
@@ -152,6 +168,7 @@ impl Engine {
         let expected = Expected { anchor, floor: options.floor };
         let sent = parts.runtime.now();
         let keys = unlock(&parts.providers, &raw, expected, read_started, sent).await?;
+        parts.events.set_store(keys.store());
         let inner = StoreInner {
             parts: Arc::clone(parts),
             bucket,

@@ -16,6 +16,7 @@ use tokio::sync::Notify;
 
 use crate::engine::Parts;
 use crate::error::{Error, ErrorKind, Result};
+use crate::events::Action;
 use crate::log::{self, RawRecord, RecordMark};
 use crate::store::StoreInner;
 use crate::unlock::Unlocked;
@@ -90,6 +91,15 @@ impl Gate {
     /// # Errors
     /// `Revoked`, `Unavailable`, `Throttled` from the provider; `Corrupt` from the log.
     pub(crate) async fn secrets(&self, store: &StoreInner) -> Result<Arc<Unlocked>> {
+        let started = store.parts.runtime.now();
+        let secrets = self.try_secrets(store).await;
+        if let Err(error) = &secrets {
+            store.parts.events.failed(Action::Refuse, started, error);
+        }
+        secrets
+    }
+
+    async fn try_secrets(&self, store: &StoreInner) -> Result<Arc<Unlocked>> {
         if let Some(keys) = self.live(store)? {
             return Ok(keys);
         }
@@ -125,6 +135,11 @@ impl Gate {
             Ok(followed) => self.install(store, followed, raw, None),
             Err(_) => self.renew(store).await,
         }
+    }
+
+    /// The secrets if there are any, without using them: the lease may have ended.
+    pub(crate) fn held(&self) -> Option<Arc<Unlocked>> {
+        self.lock().keys.clone()
     }
 
     /// The newest record seen.

@@ -284,6 +284,11 @@ impl Unlocked {
         Err(Error::new(crate::ErrorKind::Conflict, "the store has a new root"))
     }
 
+    /// The KEK versions that opened the root.
+    pub(crate) fn kids(&self) -> Vec<KeyId> {
+        self.opened_by.iter().filter_map(|kid| kid.parse().ok()).collect()
+    }
+
     pub(crate) fn store(&self) -> StoreId {
         self.view.record.store
     }

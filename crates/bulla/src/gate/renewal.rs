@@ -13,8 +13,16 @@ use crate::store::StoreInner;
 use crate::unlock::{Expected, Locked, Unlocked, unlock};
 
 impl Gate {
-    /// Asks the log and the provider. The caller holds `renewing`.
+    /// Asks the log and the provider, and says what came of it. The caller holds `renewing`.
     pub(super) async fn renew(&self, store: &StoreInner) -> Result<Arc<Unlocked>> {
+        let before = self.key_state(store);
+        let started = store.parts.runtime.now();
+        let renewed = self.try_renew(store).await;
+        store.parts.events.renewed(started, &renewed, &before, &self.key_state(store));
+        renewed
+    }
+
+    async fn try_renew(&self, store: &StoreInner) -> Result<Arc<Unlocked>> {
         let (mut raw, mut read_started) = self.read_log(store).await?;
         let probe = self.start_probe(store);
         let mut outcome = self.unlock(store, &raw, read_started, probe).await;
@@ -172,7 +180,6 @@ impl Gate {
                     KekErrorKind::Denied(reason) => {
                         state.lease.denied(reason, now, random);
                         state.wipe(store);
-                        tracing::warn!(%reason, "the key is denied; everything unwrapped was wiped");
                     }
                     _ => state.lease.unavailable(probe, error.retry_after(), now, random),
                 }

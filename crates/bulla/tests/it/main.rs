@@ -6,6 +6,7 @@ mod support;
 
 mod attack;
 mod delete;
+mod events;
 mod get;
 mod lease;
 mod log;

@@ -1,0 +1,170 @@
+//! Events: what happened to a store's keys, said once, in one place, to whoever listens.
+//!
+//! ```text
+//! watch (every provider call) ─┐                    ┌─► tracing          target `bulla::event`
+//! gate, create, rotate ────────┼─► Events::emit ────┼─► metrics          feature `metrics`
+//!                              │                    ├─► EventSink        the embedder's
+//!                              ┘                    └─► the audit log's queue
+//! ```
+//!
+//! Emitting never blocks, never awaits and never fails: an event is about an operation, not a part of it.
+
+mod event;
+#[cfg(feature = "metrics")]
+mod metered;
+mod watch;
+
+use std::fmt;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use bulla_envelope::ids::StoreId;
+use bulla_kek::{Now, Providers, Runtime};
+
+use crate::error::{Error, Result};
+use crate::gate::KeyState;
+use crate::store::Store;
+use crate::unlock::Unlocked;
+
+pub use self::event::{Action, Event, Outcome, SweepCount};
+use self::watch::Watched;
+
+/// Where events go.
+///
+/// [`emit`](Self::emit) is called in the middle of what the event is about, under traffic and under locks: it must be
+/// quick, must not block and must not call the store. A sink that has more to do hands the event on.
+pub trait EventSink: fmt::Debug + Send + Sync {
+    /// Takes an event.
+    fn emit(&self, event: &Event);
+}
+
+/// The events of one store, or of an engine before it is known of which store they are.
+pub(crate) struct Events {
+    sink: Option<Arc<dyn EventSink>>,
+    runtime: Arc<dyn Runtime>,
+    node: Arc<str>,
+    store: OnceLock<StoreId>,
+}
+
+impl Events {
+    pub(crate) fn new(sink: Option<Arc<dyn EventSink>>, runtime: Arc<dyn Runtime>, node: Arc<str>) -> Self {
+        Self { sink, runtime, node, store: OnceLock::new() }
+    }
+
+    /// Events of another store, to the same listeners.
+    pub(crate) fn for_another_store(&self) -> Self {
+        Self::new(self.sink.clone(), Arc::clone(&self.runtime), Arc::clone(&self.node))
+    }
+
+    /// From now on events say which store they are of. Once only: a store's id never changes.
+    pub(crate) fn set_store(&self, store: StoreId) {
+        let _ = self.store.set(store);
+    }
+
+    /// Every call to these goes through here, so that no call is missed.
+    pub(crate) fn watch(self: &Arc<Self>, providers: &Providers) -> Providers {
+        providers.map(|provider| Arc::new(Watched::new(Arc::clone(provider), Arc::clone(self))))
+    }
+
+    /// An event of now; what else is known of it is added before it is [`emit`](Self::emit)ted.
+    pub(crate) fn event(&self, action: Action, outcome: Outcome) -> Event {
+        Event {
+            at: self.runtime.now().wall,
+            node: Arc::clone(&self.node),
+            store: self.store.get().copied(),
+            action,
+            outcome,
+            reason: None,
+            identity: None,
+            keys: Vec::new(),
+            store_key: None,
+            log: None,
+            count: None,
+            latency: Duration::ZERO,
+        }
+    }
+
+    /// Tells everybody.
+    pub(crate) fn emit(&self, event: &Event) {
+        event.trace();
+        #[cfg(feature = "metrics")]
+        metered::count(event);
+        if let Some(sink) = &self.sink {
+            sink.emit(event);
+        }
+    }
+
+    /// A store was made or opened, or was not.
+    pub(crate) fn opened(&self, action: Action, started: Now, store: &Result<Store>) {
+        match store {
+            Ok(store) => {
+                let keys = store.inner().gate.held();
+                let mut event = self.event(action, Outcome::Done);
+                event.latency = self.since(started);
+                event.log = Some(store.mark());
+                event.keys = keys.map(|keys| keys.kids()).unwrap_or_default();
+                self.emit(&event);
+            }
+            Err(error) => self.failed(action, started, error),
+        }
+    }
+
+    /// A renewal of the lease, and whether the key's owner has taken the key away or given it back by it.
+    pub(crate) fn renewed(
+        &self,
+        started: Now,
+        renewed: &Result<Arc<Unlocked>>,
+        before: &KeyState,
+        after: &KeyState,
+    ) {
+        let revoked = |state: &KeyState| matches!(state, KeyState::Revoked { .. });
+        match renewed {
+            Ok(keys) => {
+                let mut event = self.event(Action::Renew, Outcome::Done);
+                event.latency = self.since(started);
+                event.log = Some(keys.view.mark);
+                event.keys = keys.kids();
+                self.emit(&event);
+                if revoked(before) && !revoked(after) {
+                    event.action = Action::Restore;
+                    event.latency = Duration::ZERO;
+                    self.emit(&event);
+                }
+            }
+            Err(error) => {
+                self.failed(Action::Renew, started, error);
+                if let (false, KeyState::Revoked { reason, .. }) = (revoked(before), after) {
+                    let mut event = self.event(Action::Deny, Outcome::Denied);
+                    event.reason = Some(*reason);
+                    self.emit(&event);
+                }
+            }
+        }
+    }
+
+    /// Something came to nothing.
+    pub(crate) fn failed(&self, action: Action, started: Now, error: &Error) {
+        let mut event = self.event(action, error.into());
+        event.reason = error.denied();
+        event.latency = self.since(started);
+        self.emit(&event);
+    }
+
+    /// The time between then and now, as latencies are measured.
+    pub(crate) fn since(&self, then: Now) -> Duration {
+        self.runtime.now().boot.saturating_sub(then.boot)
+    }
+
+    pub(crate) fn now(&self) -> Now {
+        self.runtime.now()
+    }
+}
+
+impl fmt::Debug for Events {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Events")
+            .field("node", &self.node)
+            .field("store", &self.store.get())
+            .finish_non_exhaustive()
+    }
+}
