@@ -148,6 +148,8 @@ secret_types! {
     MetaKey: 32;
     /// Seals upload sessions.
     UploadKey: 32;
+    /// Seals the batches of the audit log.
+    AuditKey: 32;
     /// Wraps store keys, or a retiring root.
     KeyWrappingKey: 32;
     /// Seals the names of one kind of object.
@@ -156,7 +158,7 @@ secret_types! {
 
 drawn! { Dek StoreKey Root }
 
-derived! { RecordKey: 32; EnvelopeKey: 32; MetaKey: 32; UploadKey: 32; KeyWrappingKey: 32; NameKey: 64; }
+derived! { RecordKey: 32; EnvelopeKey: 32; MetaKey: 32; UploadKey: 32; AuditKey: 32; KeyWrappingKey: 32; NameKey: 64; }
 
 impl Root {
     /// Splits the root into `n` shares: `root = share₁ ⊕ … ⊕ shareₙ`. Fewer than all of them say nothing about it.
