@@ -39,7 +39,7 @@ pub struct Batch {
     pub entries: Vec<Vec<u8>>,
 }
 
-/// `audit/NNNNNNNN.cbor`: where a batch is. FORMAT-U1.
+/// `audit/NNNNNNNN.cbor`: where a batch is. FORMAT-T1.
 #[must_use]
 pub fn audit_key(number: u64) -> String {
     format!("{AUDIT_PREFIX}/{number:08}.cbor")
@@ -60,7 +60,7 @@ impl Batch {
         Sha256::digest(object).into()
     }
 
-    /// Seals the batch: FORMAT-U1. `salt` must be fresh random bytes on every call.
+    /// Seals the batch: FORMAT-T1. `salt` must be fresh random bytes on every call.
     ///
     /// # Errors
     ///

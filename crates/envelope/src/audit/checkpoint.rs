@@ -59,7 +59,7 @@ impl Checkpoint {
         format!("bulla-audit/{store}")
     }
 
-    /// The signed note. The key's name is taken for the origin. FORMAT-U5.
+    /// The signed note. The key's name is taken for the origin. FORMAT-T5.
     #[must_use]
     pub fn sign(&self, key: &SigningKey) -> String {
         key.sign(&self.text())

@@ -162,7 +162,7 @@ codes! {
 }
 
 impl Entry {
-    /// The entry's bytes: a leaf of the tree. FORMAT-U2.
+    /// The entry's bytes: a leaf of the tree. FORMAT-T2.
     ///
     /// # Errors
     ///

@@ -152,7 +152,7 @@ impl Export {
     }
 
     /// Checks that the export is complete and unaltered: it has exactly the entries of its checkpoint, `key` signed that,
-    /// and, if an `earlier` checkpoint is given, its log begins with the log of that one. FORMAT-U6.
+    /// and, if an `earlier` checkpoint is given, its log begins with the log of that one. FORMAT-T6.
     ///
     /// # Errors
     ///
