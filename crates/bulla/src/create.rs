@@ -74,8 +74,7 @@ impl Engine {
         let parts = self.parts_of_a_store();
         let started = parts.runtime.now();
         let created = self.try_create(&parts, bucket, options).await;
-        parts.events.opened(Action::Create, started, &created);
-        created
+        self.audited(Action::Create, started, &parts, created).await
     }
 
     async fn try_create(&self, parts: &Arc<Parts>, bucket: Bucket, options: CreateOptions) -> Result<Store> {
@@ -129,8 +128,7 @@ impl Engine {
         let parts = self.parts_of_a_store();
         let started = parts.runtime.now();
         let opened = self.try_open(&parts, bucket, options).await;
-        parts.events.opened(Action::Open, started, &opened);
-        opened
+        self.audited(Action::Open, started, &parts, opened).await
     }
 
     async fn try_open(&self, parts: &Arc<Parts>, bucket: Bucket, options: OpenOptions) -> Result<Store> {

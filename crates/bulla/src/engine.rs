@@ -6,6 +6,7 @@ use std::time::Duration;
 use bulla_envelope::crypto::CryptoProvider;
 use bulla_kek::{Providers, Runtime, TokioRuntime};
 
+use crate::audit::AuditMode;
 use crate::buffers::Buffers;
 use crate::events::{EventSink, Events};
 
@@ -46,6 +47,7 @@ pub struct EngineBuilder {
     parts: Parts,
     sink: Option<Arc<dyn EventSink>>,
     node: Option<Arc<str>>,
+    audit: AuditMode,
 }
 
 impl Engine {
@@ -56,9 +58,10 @@ impl Engine {
         EngineBuilder {
             sink: None,
             node: None,
+            audit: AuditMode::default(),
             parts: Parts {
                 crypto: CryptoProvider::best(),
-                events: Arc::new(Events::new(None, Arc::clone(&runtime), "".into())),
+                events: Arc::new(Events::new(None, Arc::clone(&runtime), "".into(), AuditMode::Off)),
                 runtime,
                 providers: Providers::new(),
                 memory_per_stream: 16 << 20,
@@ -147,6 +150,13 @@ impl EngineBuilder {
         self
     }
 
+    /// Whether stores write their audit logs; [`AuditMode::Follow`] unless set.
+    #[must_use]
+    pub fn audit(mut self, mode: AuditMode) -> Self {
+        self.audit = mode;
+        self
+    }
+
     /// The engine.
     #[must_use]
     pub fn build(mut self) -> Engine {
@@ -157,7 +167,7 @@ impl EngineBuilder {
             format!("node-{:08x}", u32::from_be_bytes(id)).into()
         });
         let unwatched = self.parts.providers;
-        self.parts.events = Arc::new(Events::new(self.sink, Arc::clone(runtime), node));
+        self.parts.events = Arc::new(Events::new(self.sink, Arc::clone(runtime), node, self.audit));
         self.parts.providers = self.parts.events.watch(&unwatched);
         Engine { parts: Arc::new(self.parts), unwatched }
     }

@@ -18,15 +18,17 @@ use std::fmt;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+pub use bulla_envelope::audit::{Action, Outcome, SweepCount};
 use bulla_envelope::ids::StoreId;
-use bulla_kek::{Now, Providers, Runtime};
+use bulla_kek::{KeyId, Now, Providers, Runtime};
 
+use crate::audit::{Audit, AuditMode};
 use crate::error::{Error, Result};
 use crate::gate::KeyState;
 use crate::store::Store;
 use crate::unlock::Unlocked;
 
-pub use self::event::{Action, Event, Outcome, SweepCount};
+pub use self::event::Event;
 use self::watch::Watched;
 
 /// Where events go.
@@ -44,16 +46,23 @@ pub(crate) struct Events {
     runtime: Arc<dyn Runtime>,
     node: Arc<str>,
     store: OnceLock<StoreId>,
+    audit: Audit,
 }
 
 impl Events {
-    pub(crate) fn new(sink: Option<Arc<dyn EventSink>>, runtime: Arc<dyn Runtime>, node: Arc<str>) -> Self {
-        Self { sink, runtime, node, store: OnceLock::new() }
+    pub(crate) fn new(
+        sink: Option<Arc<dyn EventSink>>,
+        runtime: Arc<dyn Runtime>,
+        node: Arc<str>,
+        audit: AuditMode,
+    ) -> Self {
+        Self { sink, runtime, node, store: OnceLock::new(), audit: Audit::new(audit) }
     }
 
     /// Events of another store, to the same listeners.
     pub(crate) fn for_another_store(&self) -> Self {
-        Self::new(self.sink.clone(), Arc::clone(&self.runtime), Arc::clone(&self.node))
+        let audit = self.audit.mode();
+        Self::new(self.sink.clone(), Arc::clone(&self.runtime), Arc::clone(&self.node), audit)
     }
 
     /// From now on events say which store they are of. Once only: a store's id never changes.
@@ -92,6 +101,12 @@ impl Events {
         if let Some(sink) = &self.sink {
             sink.emit(event);
         }
+        self.audit.take(event, self.runtime.now());
+    }
+
+    /// The store's part in its audit log.
+    pub(crate) fn audit(&self) -> &Audit {
+        &self.audit
     }
 
     /// A store was made or opened, or was not.
@@ -114,6 +129,7 @@ impl Events {
         &self,
         started: Now,
         renewed: &Result<Arc<Unlocked>>,
+        asked: Vec<KeyId>,
         before: &KeyState,
         after: &KeyState,
     ) {
@@ -132,10 +148,16 @@ impl Events {
                 }
             }
             Err(error) => {
-                self.failed(Action::Renew, started, error);
+                let mut event = self.event(Action::Renew, error.into());
+                event.reason = error.denied();
+                event.latency = self.since(started);
+                event.keys = asked;
+                self.emit(&event);
                 if let (false, KeyState::Revoked { reason, .. }) = (revoked(before), after) {
-                    let mut event = self.event(Action::Deny, Outcome::Denied);
+                    event.action = Action::Deny;
+                    event.outcome = Outcome::Denied;
                     event.reason = Some(*reason);
+                    event.latency = Duration::ZERO;
                     self.emit(&event);
                 }
             }

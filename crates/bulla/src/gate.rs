@@ -142,6 +142,21 @@ impl Gate {
         self.lock().keys.clone()
     }
 
+    /// The secrets under a live lease, without prolonging it or asking anybody.
+    pub(crate) fn held_live(&self, store: &StoreInner) -> Option<Arc<Unlocked>> {
+        let mut state = self.lock();
+        let now = store.parts.runtime.now();
+        state.lease.usable(now).ok()?;
+        state.keys.clone()
+    }
+
+    /// What is left of the lease.
+    pub(crate) fn remaining(&self, store: &StoreInner) -> Option<Duration> {
+        let mut state = self.lock();
+        let now = store.parts.runtime.now();
+        state.lease.remaining(now)
+    }
+
     /// The newest record seen.
     pub(crate) fn mark(&self) -> RecordMark {
         self.lock().newest.mark
@@ -211,7 +226,7 @@ impl Gate {
         }
     }
 
-    fn closed(&self) -> bool {
+    pub(crate) fn is_closed(&self) -> bool {
         self.lock().closed
     }
 }
@@ -250,8 +265,9 @@ fn bound(keys: &Unlocked) -> Duration {
 
 impl Drop for StoreInner {
     fn drop(&mut self) {
-        // Lets the keeper see that its store is gone.
+        // Lets keeper and recorder see that their store is gone.
         self.gate.changed.notify_one();
+        self.parts.events.audit().wake();
     }
 }
 

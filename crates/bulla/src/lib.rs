@@ -23,6 +23,7 @@
 // Time, tasks and randomness come through `bulla_kek::Runtime`, so that a simulation can drive them.
 #![warn(clippy::disallowed_methods, clippy::disallowed_types)]
 
+mod audit;
 mod blob;
 pub mod bucket;
 mod buffers;
@@ -50,6 +51,13 @@ pub use bulla_envelope::derive::Anchor;
 pub use bulla_envelope::digest::{Algorithm, Digest};
 pub use bulla_envelope::ids::{StoreId, StoreKeyId};
 pub use bulla_envelope::record::{Managed, Mode, StoreKeyState};
+/// The audit log's formats: entries, checkpoints, exports, the keys that sign and verify them.
+pub mod audit_format {
+    pub use bulla_envelope::audit::{
+        Checkpoint, CheckpointError, Entry, Export, NoteError, ParseKeyError, PublicKey, SigningKey,
+        StoreLogMark, Verified, VerifyError,
+    };
+}
 /// The key side, as an embedder needs it: what a provider implements, how keys are named, what a runtime gives.
 pub mod kek {
     pub use bulla_kek::{
@@ -59,6 +67,7 @@ pub mod kek {
     };
 }
 
+pub use self::audit::{AuditLog, AuditMode};
 pub use self::blob::{Blob, BlobInfo};
 pub use self::bucket::{Bucket, StoreUrl};
 pub use self::create::{CreateOptions, OpenOptions, Trust};

@@ -76,7 +76,9 @@ impl StoreInner {
             Ok(_) => {}
             Err(error) => self.parts.events.failed(Action::RotateEnd, started, error),
         }
-        rotated
+        let rotated = rotated?;
+        self.settle_audit().await?;
+        Ok(rotated)
     }
 
     fn tell(&self, action: Action, started: Now, to: &KeyId) {

@@ -249,7 +249,7 @@ fn refuse_later_formats(record: &LogRecord) -> Result<()> {
 }
 
 /// No going back, no fork: what a node has seen stays in the history of what it sees later.
-fn check_floor(record: &LogRecord, mark: RecordMark, floor: RecordMark) -> Result<()> {
+pub(crate) fn check_floor(record: &LogRecord, mark: RecordMark, floor: RecordMark) -> Result<()> {
     let found = if floor.number == mark.number {
         Some(mark.hash)
     } else {

@@ -3,84 +3,12 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use bulla_envelope::audit::{Action, Outcome, SweepCount};
 use bulla_envelope::ids::{StoreId, StoreKeyId};
 use bulla_kek::{DenyReason, Identity, KekError, KekErrorKind, KeyId};
 
 use crate::error::{Error, ErrorKind};
 use crate::log::RecordMark;
-
-/// What was done, or was about to be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-#[non_exhaustive]
-pub enum Action {
-    /// A provider was asked what a key is.
-    Describe,
-    /// A provider was asked to wrap a secret.
-    Wrap,
-    /// A provider was asked to unwrap one.
-    Unwrap,
-    /// A store was made.
-    Create,
-    /// A store was opened.
-    Open,
-    /// The lease was renewed: the root unwrapped anew, or not.
-    Renew,
-    /// The key's owner has taken the key away: everything unwrapped was wiped.
-    Deny,
-    /// The key's owner has given the key back.
-    Restore,
-    /// Something was refused without asking a provider, or because of what it last said: a request while the key is
-    /// denied or out of reach, an unfit key, a log that does not check out.
-    Refuse,
-    /// A rotation wrote the record under which both the old and the new key open the store.
-    RotateBegin,
-    /// A rotation wrote the record that leaves the new key alone.
-    RotateEnd,
-    /// A rewrap brought in a new store key, or a direct-mode rotation a new KEK version: the sweep begins.
-    SweepBegin,
-    /// A sweep counted what is left under the old key.
-    SweepEnd,
-    /// A key that nothing is under any more was retired.
-    Retire,
-    /// The last wrap of a retired key was destroyed.
-    Shred,
-}
-
-/// How it ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-#[non_exhaustive]
-pub enum Outcome {
-    /// As asked.
-    Done,
-    /// The provider said no; [`Event::reason`] says why.
-    Denied,
-    /// No answer, or no useful one.
-    Unavailable,
-    /// Too many requests.
-    Throttled,
-    /// The call or its data was wrong: an unfit key, a damaged wrap.
-    Invalid,
-    /// Somebody else was first.
-    Conflict,
-    /// There is no such store.
-    NotFound,
-    /// What is stored does not check out: altered, rolled back, forged.
-    Corrupt,
-    /// A bug.
-    Internal,
-}
-
-/// What a sweep found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(clippy::exhaustive_structs, reason = "a count has these parts")]
-pub struct SweepCount {
-    /// Envelopes and upload sessions that were looked at and opened.
-    pub seen: u64,
-    /// How many of them are under the old key.
-    pub left: u64,
-    /// How many did not open, so that nobody can say what they are under.
-    pub failed: u64,
-}
 
 /// Something that happened to a store's keys.
 #[derive(Clone, Debug)]
@@ -112,48 +40,6 @@ pub struct Event {
     pub latency: Duration,
 }
 
-impl Action {
-    /// A stable word for logs, metrics and JSON.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Describe => "describe",
-            Self::Wrap => "wrap",
-            Self::Unwrap => "unwrap",
-            Self::Create => "create",
-            Self::Open => "open",
-            Self::Renew => "renew",
-            Self::Deny => "deny",
-            Self::Restore => "restore",
-            Self::Refuse => "refuse",
-            Self::RotateBegin => "rotate_begin",
-            Self::RotateEnd => "rotate_end",
-            Self::SweepBegin => "sweep_begin",
-            Self::SweepEnd => "sweep_end",
-            Self::Retire => "retire",
-            Self::Shred => "shred",
-        }
-    }
-}
-
-impl Outcome {
-    /// A stable word for logs, metrics and JSON.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Done => "done",
-            Self::Denied => "denied",
-            Self::Unavailable => "unavailable",
-            Self::Throttled => "throttled",
-            Self::Invalid => "invalid",
-            Self::Conflict => "conflict",
-            Self::NotFound => "not_found",
-            Self::Corrupt => "corrupt",
-            Self::Internal => "internal",
-        }
-    }
-}
-
 impl From<&Error> for Outcome {
     fn from(error: &Error) -> Self {
         match error.kind() {
@@ -169,14 +55,13 @@ impl From<&Error> for Outcome {
     }
 }
 
-impl From<&KekError> for Outcome {
-    fn from(error: &KekError) -> Self {
-        match error.kind() {
-            KekErrorKind::Denied(_) => Self::Denied,
-            KekErrorKind::Throttled => Self::Throttled,
-            KekErrorKind::Invalid => Self::Invalid,
-            _ => Self::Unavailable,
-        }
+/// How a provider's call ended.
+pub(super) fn outcome_of(error: &KekError) -> Outcome {
+    match error.kind() {
+        KekErrorKind::Denied(_) => Outcome::Denied,
+        KekErrorKind::Throttled => Outcome::Throttled,
+        KekErrorKind::Invalid => Outcome::Invalid,
+        _ => Outcome::Unavailable,
     }
 }
 

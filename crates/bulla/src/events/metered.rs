@@ -28,6 +28,7 @@ mod tests {
         Unit,
     };
 
+    use crate::audit::AuditMode;
     use crate::events::{Action, Events, Outcome};
 
     /// Writes down what is recorded.
@@ -81,7 +82,7 @@ mod tests {
     fn an_event_is_a_count_and_a_time() {
         let recorded = Recorded::default();
         let lines = Arc::clone(&recorded.0);
-        let events = Events::new(None, Arc::new(TokioRuntime), "n".into());
+        let events = Events::new(None, Arc::new(TokioRuntime), "n".into(), AuditMode::Off);
         metrics::with_local_recorder(&recorded, || {
             let mut event = events.event(Action::Unwrap, Outcome::Denied);
             event.reason = Some(DenyReason::Disabled);

@@ -7,6 +7,7 @@ use bulla_kek::{
     Identity, KekError, KekProvider, KeyDescription, KeyId, Now, WrapAlgorithm, WrappedKey, async_trait,
 };
 
+use super::event::outcome_of;
 use super::{Action, Event, Events, Outcome};
 
 /// A provider whose calls are events.
@@ -42,7 +43,7 @@ impl Call<'_> {
         match answer {
             Ok(_) => self.event.outcome = Outcome::Done,
             Err(error) => {
-                self.event.outcome = error.into();
+                self.event.outcome = outcome_of(error);
                 self.event.reason = error.deny_reason();
             }
         }

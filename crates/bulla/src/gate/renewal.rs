@@ -18,7 +18,8 @@ impl Gate {
         let before = self.key_state(store);
         let started = store.parts.runtime.now();
         let renewed = self.try_renew(store).await;
-        store.parts.events.renewed(started, &renewed, &before, &self.key_state(store));
+        let asked = self.lock().newest.kids();
+        store.parts.events.renewed(started, &renewed, asked, &before, &self.key_state(store));
         renewed
     }
 

@@ -5,6 +5,7 @@
 mod support;
 
 mod attack;
+mod audit;
 mod delete;
 mod events;
 mod get;
