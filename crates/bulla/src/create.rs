@@ -21,7 +21,7 @@ use crate::gate::Gate;
 use crate::log::{self, Append, RawRecord, RecordMark};
 use crate::preflight::{self, Requirements};
 use crate::store::{Store, StoreInner};
-use crate::unlock::{Expected, unlock};
+use crate::unlock::{Describe, Expected, unlock};
 
 /// The shortest and longest revocation bound a store may have.
 const BOUNDS: std::ops::RangeInclusive<Duration> =
@@ -30,7 +30,7 @@ const BOUNDS: std::ops::RangeInclusive<Duration> =
 /// How a store is made.
 #[derive(Clone, Debug)]
 pub struct CreateOptions {
-    /// The KEK. Without a version the store starts under its newest, and `rotate` goes to the newest.
+    /// The KEK. Without a version the store starts under its newest, and follows newer ones by itself.
     pub key: KeyId,
     /// As whom the nodes use it.
     pub identity: Identity,
@@ -165,7 +165,11 @@ impl Engine {
         };
         let expected = Expected { anchor, floor: options.floor };
         let sent = parts.runtime.now();
-        let keys = unlock(&parts.providers, &raw, expected, read_started, sent).await?;
+        let describe = match parts.follow_versions_every {
+            Duration::MAX => Describe::InUse,
+            _ => Describe::Newest { known: None },
+        };
+        let keys = unlock(&parts.providers, &raw, expected, read_started, sent, describe).await?;
         parts.events.set_store(keys.store());
         let inner = StoreInner {
             parts: Arc::clone(parts),

@@ -92,9 +92,10 @@ impl StoreInner {
         }
         // Readers of one blob share one read.
         let blob = self.cache.get_or_insert_async(digest, self.find_fresh(digest)).await?;
-        if !self.gate.is_live(self) {
-            // It may have come after the wipe.
+        while !self.gate.is_live(self) {
+            // It may have come after the wipe; and what it says is released under a live lease only.
             self.cache.remove(digest);
+            self.gate.secrets(self).await?;
         }
         self.unexpired(digest, blob)
     }

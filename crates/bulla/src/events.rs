@@ -15,6 +15,7 @@ mod metered;
 mod watch;
 
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -46,6 +47,8 @@ pub(crate) struct Events {
     runtime: Arc<dyn Runtime>,
     node: Arc<str>,
     store: OnceLock<StoreId>,
+    /// The key was taken away and not given back since.
+    denied: AtomicBool,
     audit: Audit,
 }
 
@@ -56,7 +59,14 @@ impl Events {
         node: Arc<str>,
         audit: AuditMode,
     ) -> Self {
-        Self { sink, runtime, node, store: OnceLock::new(), audit: Audit::new(audit) }
+        Self {
+            sink,
+            runtime,
+            node,
+            store: OnceLock::new(),
+            denied: AtomicBool::new(false),
+            audit: Audit::new(audit),
+        }
     }
 
     /// Events of another store, to the same listeners.
@@ -124,44 +134,43 @@ impl Events {
         }
     }
 
-    /// A renewal of the lease, and whether the key's owner has taken the key away or given it back by it.
-    pub(crate) fn renewed(
-        &self,
-        started: Now,
-        renewed: &Result<Arc<Unlocked>>,
-        asked: Vec<KeyId>,
-        before: &KeyState,
-        after: &KeyState,
-    ) {
-        let revoked = |state: &KeyState| matches!(state, KeyState::Revoked { .. });
-        match renewed {
+    /// A renewal of the lease, or what was asked for one in vain.
+    pub(crate) fn renewed(&self, started: Now, renewed: &Result<Arc<Unlocked>>, asked: Vec<KeyId>) {
+        let mut event = match renewed {
             Ok(keys) => {
                 let mut event = self.event(Action::Renew, Outcome::Done);
-                event.latency = self.since(started);
                 event.log = Some(keys.view.mark);
                 event.keys = keys.kids();
-                self.emit(&event);
-                if revoked(before) && !revoked(after) {
-                    event.action = Action::Restore;
-                    event.latency = Duration::ZERO;
-                    self.emit(&event);
-                }
+                event
             }
             Err(error) => {
                 let mut event = self.event(Action::Renew, error.into());
                 event.reason = error.denied();
-                event.latency = self.since(started);
                 event.keys = asked;
-                self.emit(&event);
-                if let (false, KeyState::Revoked { reason, .. }) = (revoked(before), after) {
-                    event.action = Action::Deny;
-                    event.outcome = Outcome::Denied;
-                    event.reason = Some(*reason);
-                    event.latency = Duration::ZERO;
-                    self.emit(&event);
-                }
+                event
             }
-        }
+        };
+        event.latency = self.since(started);
+        self.emit(&event);
+    }
+
+    /// The key's state changed: its owner may have taken it away, or given it back.
+    pub(crate) fn key_became(&self, state: &KeyState, keys: Vec<KeyId>) {
+        let mut event = match state {
+            KeyState::Revoked { reason, .. } => {
+                self.denied.store(true, Ordering::Relaxed);
+                let mut event = self.event(Action::Deny, Outcome::Denied);
+                event.reason = Some(*reason);
+                event
+            }
+            // Whatever it was in between: out of reach, say.
+            KeyState::Live { .. } if self.denied.swap(false, Ordering::Relaxed) => {
+                self.event(Action::Restore, Outcome::Done)
+            }
+            _ => return,
+        };
+        event.keys = keys;
+        self.emit(&event);
     }
 
     /// Something came to nothing.

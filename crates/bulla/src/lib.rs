@@ -74,7 +74,7 @@ pub use self::create::{CreateOptions, OpenOptions, Trust};
 pub use self::engine::{Engine, EngineBuilder};
 pub use self::error::{Error, ErrorKind, Result};
 pub use self::events::{Action, Event, EventSink, Outcome, SweepCount};
-pub use self::gate::KeyState;
+pub use self::gate::{FollowedVersions, KeyFailure, KeyReport, KeyState, KeyStateWatch};
 pub use self::list::BlobEntry;
 pub use self::log::RecordMark;
 pub use self::rotate::{RotateOptions, Rotation};

@@ -66,7 +66,7 @@ pub(super) fn outcome_of(error: &KekError) -> Outcome {
 }
 
 impl Event {
-    /// For `tracing`: refusals and denials are warnings, what operators do is information, routine is for debugging.
+    /// For `tracing`: damage is a warning, what operators do is information, routine is for debugging.
     pub(super) fn trace(&self) {
         macro_rules! event {
             ($level:expr) => {
@@ -94,8 +94,10 @@ impl Event {
             (Action::Refuse, Outcome::Denied | Outcome::Unavailable | Outcome::Throttled) => {
                 event!(tracing::Level::DEBUG);
             }
-            (Action::Deny, _) | (_, Outcome::Corrupt | Outcome::Internal) => event!(tracing::Level::WARN),
-            (Action::Describe | Action::Wrap | Action::Unwrap | Action::Renew, _) => {
+            (_, Outcome::Corrupt | Outcome::Internal) => event!(tracing::Level::WARN),
+            // That the key's state changed, the gate says as well, with what it was before.
+            (Action::Describe | Action::Wrap | Action::Unwrap | Action::Renew, _)
+            | (Action::Deny | Action::Restore, _) => {
                 event!(tracing::Level::DEBUG);
             }
             _ => event!(tracing::Level::INFO),

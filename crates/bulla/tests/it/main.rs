@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 mod support;
+mod versions;
+mod watch;
 
 mod attack;
 mod audit;
