@@ -8,6 +8,7 @@ mod watch;
 
 mod attack;
 mod audit;
+mod audit_sim;
 mod delete;
 mod events;
 mod get;

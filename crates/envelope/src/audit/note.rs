@@ -92,7 +92,7 @@ impl SigningKey {
     ///
     /// [`ParseKeyError`].
     pub fn parse(text: &str) -> Result<Self, ParseKeyError> {
-        let (name, id, key) = parts(text.strip_prefix(PRIVATE).ok_or(ParseKeyError::Malformed)?)?;
+        let Parts { name, id, key } = parts(text.strip_prefix(PRIVATE).ok_or(ParseKeyError::Malformed)?)?;
         let key = Self { name: name.to_owned(), key: ed25519_dalek::SigningKey::from_bytes(&key) };
         if key.public_key().id() != id {
             return Err(ParseKeyError::Id);
@@ -173,8 +173,15 @@ impl PublicKey {
     }
 }
 
-/// Name, key id and the 32 bytes after the algorithm.
-fn parts(text: &str) -> Result<(&str, [u8; 4], Zeroizing<[u8; 32]>), ParseKeyError> {
+/// A key's text, taken apart.
+struct Parts<'a> {
+    name: &'a str,
+    id: [u8; 4],
+    /// What comes after the algorithm.
+    key: Zeroizing<[u8; 32]>,
+}
+
+fn parts(text: &str) -> Result<Parts<'_>, ParseKeyError> {
     let mut parts = text.splitn(3, '+');
     let (Some(name), Some(id), Some(key)) = (parts.next(), parts.next(), parts.next()) else {
         return Err(ParseKeyError::Malformed);
@@ -186,7 +193,7 @@ fn parts(text: &str) -> Result<(&str, [u8; 4], Zeroizing<[u8; 32]>), ParseKeyErr
     match key.split_first() {
         Some((&ED25519, key)) => {
             let key = <[u8; 32]>::try_from(key).map_err(|_| ParseKeyError::Malformed)?;
-            Ok((name, id, Zeroizing::new(key)))
+            Ok(Parts { name, id, key: Zeroizing::new(key) })
         }
         Some(_) => Err(ParseKeyError::Algorithm),
         None => Err(ParseKeyError::Malformed),
@@ -208,7 +215,7 @@ impl FromStr for PublicKey {
         if text.starts_with(PRIVATE) {
             return Err(ParseKeyError::Malformed);
         }
-        let (name, id, key) = parts(text)?;
+        let Parts { name, id, key } = parts(text)?;
         let key = ed25519_dalek::VerifyingKey::from_bytes(&key).map_err(|_| ParseKeyError::Malformed)?;
         let key = Self { name: name.to_owned(), key };
         if key.id() == id { Ok(key) } else { Err(ParseKeyError::Id) }
