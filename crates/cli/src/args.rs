@@ -2,7 +2,7 @@
 
 use clap::{Parser, Subcommand};
 
-use crate::{attach, completions, get, init, ls, put, quickstart, rm, rotate, stat, status, vault};
+use crate::{attach, audit, completions, get, init, ls, put, quickstart, rm, rotate, stat, status, vault};
 
 /// Keeps container-registry blobs encrypted under a key that you control
 #[derive(Debug, Parser)]
@@ -58,6 +58,7 @@ pub(crate) enum Command {
     Rm(rm::Args),
     Status(status::Args),
     Rotate(rotate::Args),
+    Audit(audit::Args),
     Vault(vault::Args),
     Completions(completions::Args),
 }

@@ -10,6 +10,7 @@
 
 mod args;
 mod attach;
+mod audit;
 mod completions;
 mod config;
 mod context;
@@ -96,6 +97,7 @@ async fn droppable(context: &Context, command: Command) -> Result<()> {
     match command {
         Command::Quickstart(args) => quickstart::run(context, args).await,
         Command::Attach(args) => attach::run(context, args).await,
+        Command::Audit(args) => audit::run(context, args).await,
         Command::Get(args) => get::run(context, args).await,
         Command::Ls(args) => ls::run(context, args).await,
         Command::Stat(args) => stat::run(context, args).await,

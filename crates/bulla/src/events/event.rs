@@ -66,7 +66,7 @@ pub(super) fn outcome_of(error: &KekError) -> Outcome {
 }
 
 impl Event {
-    /// For `tracing`: damage is a warning, what operators do is information, routine is for debugging.
+    /// For `tracing`: damage is a warning, what operators do to keys is information, the rest is for debugging.
     pub(super) fn trace(&self) {
         macro_rules! event {
             ($level:expr) => {
@@ -90,17 +90,19 @@ impl Event {
             };
         }
         match (self.action, self.outcome) {
-            // A crowd of requests is refused as a crowd; the denial itself is said once.
-            (Action::Refuse, Outcome::Denied | Outcome::Unavailable | Outcome::Throttled) => {
-                event!(tracing::Level::DEBUG);
-            }
             (_, Outcome::Corrupt | Outcome::Internal) => event!(tracing::Level::WARN),
-            // That the key's state changed, the gate says as well, with what it was before.
-            (Action::Describe | Action::Wrap | Action::Unwrap | Action::Renew, _)
-            | (Action::Deny | Action::Restore, _) => {
-                event!(tracing::Level::DEBUG);
-            }
-            _ => event!(tracing::Level::INFO),
+            (
+                Action::RotateBegin
+                | Action::RotateEnd
+                | Action::SweepBegin
+                | Action::SweepEnd
+                | Action::Retire
+                | Action::Shred
+                | Action::AuditBegin,
+                _,
+            ) => event!(tracing::Level::INFO),
+            // Routine; or said elsewhere too: by the error that the caller gets, by the gate when the key's state changes.
+            _ => event!(tracing::Level::DEBUG),
         }
     }
 }
