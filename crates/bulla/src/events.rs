@@ -20,12 +20,14 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 pub use bulla_envelope::audit::{Action, Outcome, SweepCount};
+use bulla_envelope::envelope::STORE_KEY_PREFIX;
 use bulla_envelope::ids::StoreId;
 use bulla_kek::{KeyId, Now, Providers, Runtime};
 
 use crate::audit::{Audit, AuditMode};
 use crate::error::{Error, Result};
 use crate::gate::KeyState;
+use crate::log::RecordMark;
 use crate::store::Store;
 use crate::unlock::Unlocked;
 
@@ -170,6 +172,26 @@ impl Events {
             _ => return,
         };
         event.keys = keys;
+        self.emit(&event);
+    }
+
+    /// Something about one key that DEKs are wrapped under: a store key, or in direct mode a KEK version.
+    pub(crate) fn about(
+        &self,
+        action: Action,
+        kid: &str,
+        log: RecordMark,
+        count: Option<SweepCount>,
+        started: Now,
+    ) {
+        let mut event = self.event(action, Outcome::Done);
+        match kid.strip_prefix(STORE_KEY_PREFIX) {
+            Some(id) => event.store_key = id.parse().ok(),
+            None => event.keys.extend(kid.parse()),
+        }
+        event.log = Some(log);
+        event.count = count;
+        event.latency = self.since(started);
         self.emit(&event);
     }
 

@@ -14,6 +14,8 @@
 //!                  ├─ envelopes ─ cache              decoded envelopes, no longer than the lease
 //!                  ├─ gate ─ unlock                  lease, secrets, keeper
 //!                  ├─ rotate, preflight, log         configuration and keys
+//!                  ├─ gc ─ horizon                   removes data that no envelope names
+//!                  ├─ verify                         checks all of it
 //!                  └─ bucket                         object_store, made even
 //! ```
 // The README's example is a test of this crate.
@@ -28,23 +30,32 @@ mod blob;
 pub mod bucket;
 mod buffers;
 mod commit;
+mod count;
 mod create;
+mod deks;
 mod delete;
 mod engine;
 mod envelopes;
 mod error;
 mod events;
 mod gate;
+mod gc;
+mod horizon;
+mod jobs;
 mod list;
 mod log;
+mod pace;
 mod preflight;
 pub mod range;
+mod rewrap;
 mod rotate;
 mod sealing;
 mod status;
 mod store;
+mod sweep;
 mod unlock;
 mod upload;
+mod verify;
 
 pub use bulla_envelope::crypto::CryptoProvider;
 pub use bulla_envelope::derive::Anchor;
@@ -70,14 +81,19 @@ pub mod kek {
 pub use self::audit::{AuditLog, AuditMode};
 pub use self::blob::{Blob, BlobInfo};
 pub use self::bucket::{Bucket, StoreUrl};
+pub use self::count::Count;
 pub use self::create::{CreateOptions, OpenOptions, Trust};
 pub use self::engine::{Engine, EngineBuilder};
 pub use self::error::{Error, ErrorKind, Result};
 pub use self::events::{Action, Event, EventSink, Outcome, SweepCount};
 pub use self::gate::{FollowedVersions, KeyFailure, KeyReport, KeyState, KeyStateWatch};
+pub use self::gc::{GcOptions, GcProgress, GcReport, Tally};
 pub use self::list::BlobEntry;
 pub use self::log::RecordMark;
+pub use self::rewrap::Rewrap;
 pub use self::rotate::{RotateOptions, Rotation};
 pub use self::status::Status;
 pub use self::store::Store;
+pub use self::sweep::{SweepEvent, SweepOptions, SweepPhase, SweepProgress};
 pub use self::upload::{PutOptions, PutResult, Upload};
+pub use self::verify::{Damage, VerifyEvent, VerifyOptions, VerifyProgress, VerifyReport};

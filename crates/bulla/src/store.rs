@@ -18,6 +18,7 @@ use crate::engine::Parts;
 use crate::envelopes::OpenedBlob;
 use crate::error::{Error, ErrorKind, Result};
 use crate::gate::{Gate, KeyReport, KeyState, KeyStateWatch};
+use crate::horizon::HorizonCache;
 use crate::list::BlobEntry;
 use crate::log::RecordMark;
 use crate::unlock::Unlocked;
@@ -28,6 +29,7 @@ pub(crate) struct StoreInner {
     pub(crate) bucket: Bucket,
     pub(crate) gate: Gate,
     pub(crate) cache: Cache<Digest, Arc<OpenedBlob>>,
+    pub(crate) horizon: HorizonCache,
     pub(crate) store_id: StoreId,
     pub(crate) anchor: Anchor,
 }

@@ -7,16 +7,16 @@ use std::time::Duration;
 
 use bulla_envelope::digest::{Algorithm, Digest};
 use bulla_envelope::envelope::{Extent, MAX_INLINE_LEN};
-use bulla_envelope::ids::ExtentName;
 use bulla_envelope::names::extent_key;
 use bulla_kek::{Now, compute};
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use crate::bucket::BucketError;
-use crate::commit::Draft;
+use crate::commit::{Draft, collected};
 use crate::envelopes::age;
 use crate::error::{Error, ErrorKind, Result};
+use crate::horizon::{Horizon, Outrun};
 use crate::sealing::{MAX_EXTENTS, SealedExtent, Sealing};
 use crate::store::{Store, StoreInner};
 
@@ -72,6 +72,8 @@ pub struct Upload {
     pending_len: usize,
     size: u64,
     extents: Vec<PlacedExtent>,
+    /// No extent is older than this; known before the first is sent.
+    horizon: Horizon,
     in_flight: VecDeque<InFlight>,
     in_flight_bytes: usize,
 }
@@ -95,6 +97,7 @@ impl Upload {
             pending_len: 0,
             size: 0,
             extents: Vec::new(),
+            horizon: Horizon::default(),
             in_flight: VecDeque::new(),
             in_flight_bytes: 0,
             store,
@@ -177,7 +180,8 @@ impl Upload {
         }
         self.check_claims(&digest)?;
         let extents = std::mem::take(&mut self.extents);
-        Ok(Draft { blob, digest, size: self.size, dek, inline, extents, ttl: self.options.ttl })
+        let horizon = self.horizon;
+        Ok(Draft { blob, digest, size: self.size, dek, inline, extents, horizon, ttl: self.options.ttl })
     }
 
     /// Gives up and removes what was uploaded. Never fails: what can't be removed now is gc's.
@@ -238,6 +242,10 @@ impl Upload {
             let Some(flight) = self.in_flight.pop_front() else { break };
             self.land(flight).await?;
         }
+        if self.extents.is_empty() {
+            // However old: what is sent from now on is younger.
+            self.horizon = inner.horizon(Duration::MAX).await?;
+        }
         let started = inner.parts.runtime.now();
         let key = extent_key(&sealed.extent.name);
         self.extents.push(PlacedExtent { extent: sealed.extent, started });
@@ -259,38 +267,40 @@ impl Upload {
         Ok(outcome?)
     }
 
-    /// A long session copies its extents to new names before they are old enough for gc to look at them. An extent's
-    /// context does not name its object, so a copy opens.
+    /// A long session copies its extents to new names before they are old enough for gc to look at them, and when a gc has
+    /// begun that looks at younger ones.
     async fn renew_old_extents(&mut self) -> Result<()> {
+        if self.extents.is_empty() {
+            return Ok(());
+        }
         let inner = Arc::clone(self.store.inner());
+        let horizon = inner.horizon(inner.gate.revocation_bound() / 2).await?;
         let now = inner.parts.runtime.now();
         let limit = inner.parts.gc_grace / 4;
-        if self.extents.iter().all(|placed| age(&now, &placed.started) <= limit) {
+        let is_old = |placed: &PlacedExtent| age(&now, &placed.started) > limit;
+        if horizon <= self.horizon && !self.extents.iter().any(is_old) {
             return Ok(());
         }
         while let Some(flight) = self.in_flight.pop_front() {
             self.land(flight).await?;
         }
+        if horizon > self.horizon {
+            if inner.outrun(&mut self.extents, horizon).await? == Outrun::Gone {
+                return Err(collected());
+            }
+            self.horizon = horizon;
+        }
         for placed in self.extents.iter_mut().filter(|placed| age(&now, &placed.started) > limit) {
-            inner.move_extent(placed).await?;
+            let old = extent_key(&placed.extent.name);
+            inner.copy_extent(placed).await?;
+            // No envelope names the old object yet, so nobody can miss it.
+            let _ = inner.bucket.delete_data(&old).await;
         }
         Ok(())
     }
 }
 
 impl StoreInner {
-    async fn move_extent(&self, placed: &mut PlacedExtent) -> Result<()> {
-        let started = self.parts.runtime.now();
-        let name = ExtentName::random(self.parts.runtime.random());
-        let old = extent_key(&placed.extent.name);
-        self.bucket.copy(&old, &extent_key(&name)).await?;
-        placed.extent.name = name;
-        placed.started = started;
-        // No envelope names the old object yet, so nobody can miss it.
-        let _ = self.bucket.delete_data(&old).await;
-        Ok(())
-    }
-
     /// An expired KEK still opens what is there, and takes nothing new.
     pub(crate) fn refuse_expired_kek(&self) -> Result<()> {
         let now = self.parts.runtime.now().wall;

@@ -30,6 +30,8 @@ fn every_command_has_help_with_examples() {
         "audit checkpoint",
         "audit export",
         "audit verify",
+        "gc",
+        "verify",
         "vault",
         "completions",
         "vault create",
@@ -45,6 +47,9 @@ fn every_command_has_help_with_examples() {
         "vault key purge",
         "vault set-policy",
         "vault delete-policy",
+        "vault serve",
+        "vault token",
+        "vault network-rule",
     ] {
         let arguments: Vec<&str> = command.split(' ').collect();
         let text = help(&arguments);

@@ -93,6 +93,24 @@ async fn it_tells_which_key_versions_opened_the_store_and_when() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn it_tells_that_a_rewrap_counted_zero_before_the_old_key_was_retired() {
+    let world = audited().await;
+    for i in 0..5 {
+        world.put(&[i; 100]).await;
+    }
+    let old = world.store.status().await.unwrap().store_keys[0].0;
+    world.store.rewrap(bulla::SweepOptions::default(), |_| {}).await.unwrap();
+    let log = entries(&world.store).await;
+    let at = |action: Action| log.iter().position(|entry| entry.action == action).unwrap();
+    let (begun, counted, retired) = (at(Action::SweepBegin), at(Action::SweepEnd), at(Action::Retire));
+    assert!(begun < counted && counted < retired);
+    assert_eq!(log[counted].swept, Some(bulla::SweepCount { seen: 5, left: 0, failed: 0 }));
+    assert_eq!((log[counted].store_key, log[retired].store_key), (Some(old), Some(old)));
+    assert_ne!(log[begun].store_key, Some(old));
+    assert!(log[retired].log.unwrap().number > log[begun].log.unwrap().number);
+}
+
+#[tokio::test(start_paused = true)]
 async fn routine_is_merged_and_written_in_few_objects() {
     let world = audited().await;
     traffic(&world.store, 3600).await;

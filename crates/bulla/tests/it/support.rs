@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bulla::kek::{Identity, KekProvider, Providers, Runtime};
 use bulla::{
-    Bucket, CreateOptions, Digest, Engine, Managed, OpenOptions, PutOptions, PutResult, RotateOptions,
+    Bucket, CreateOptions, Digest, Engine, Managed, Mode, OpenOptions, PutOptions, PutResult, RotateOptions,
     Rotation, Store, Trust,
 };
 use bulla_envelope::ids::StoreKeyId;
@@ -13,9 +13,12 @@ use bulla_envelope::record::{
     LogRecord, StoreKeyEntry, StoreKeyState, UnverifiedRecord, log_key, object_hash,
 };
 use bulla_envelope::secret::{Root, StoreKey};
+use bulla_testkit::bucket::SimBucket;
 use bulla_testkit::provider::{SimProvider, key_id};
-use bulla_testkit::runtime::SimRuntime;
+use bulla_testkit::runtime::{SeededRandom, SimRuntime};
 use bulla_testkit::scripted::{Op, ScriptedStore};
+use bulla_testkit::store::SimStore;
+use bulla_testkit::trace::Trace;
 use bytes::Bytes;
 use object_store::memory::InMemory;
 use object_store::path::Path;
@@ -28,7 +31,7 @@ pub(crate) const R: Duration = Duration::from_secs(60);
 pub(crate) const GRACE: Duration = Duration::from_secs(3600);
 
 pub(crate) struct World {
-    pub(crate) raw: Arc<InMemory>,
+    pub(crate) raw: Arc<dyn ObjectStore>,
     pub(crate) script: ScriptedStore,
     pub(crate) provider: SimProvider,
     pub(crate) runtime: SimRuntime,
@@ -38,12 +41,27 @@ pub(crate) struct World {
 impl World {
     /// A new store and the node that made it.
     pub(crate) async fn new() -> Self {
+        Self::made(Arc::new(InMemory::new()), |_| {}).await
+    }
+
+    /// The same over a bucket of any kind.
+    pub(crate) async fn over(raw: Arc<dyn ObjectStore>) -> Self {
+        Self::made(raw, |_| {}).await
+    }
+
+    /// The same, made in another way.
+    pub(crate) async fn with(change: impl FnOnce(&mut CreateOptions)) -> Self {
+        Self::made(Arc::new(InMemory::new()), change).await
+    }
+
+    async fn made(raw: Arc<dyn ObjectStore>, change: impl FnOnce(&mut CreateOptions)) -> Self {
         let runtime = SimRuntime::new(tokio::time::Instant::now(), 1);
-        let raw = Arc::new(InMemory::new());
         let script = ScriptedStore::new(raw.clone());
         let provider = SimProvider::new(&runtime, "k");
         let engine = engine(&runtime, &provider);
-        let store = engine.create(bucket(&script), create_options()).await.unwrap();
+        let mut options = create_options();
+        change(&mut options);
+        let store = engine.create(bucket(&script), options).await.unwrap();
         script.take_requests();
         Self { raw, script, provider, runtime, store }
     }
@@ -110,6 +128,26 @@ impl World {
     }
 }
 
+/// A world whose bucket has the virtual clock, and what is behind its connections.
+pub(crate) async fn clocked_world() -> (World, SimBucket) {
+    let start = tokio::time::Instant::now();
+    let objects = SimBucket::new(start, true);
+    let trace = Trace::new(start, false);
+    let line = SimRuntime::named("line", start, 99);
+    let random = Arc::new(SeededRandom::new(99));
+    let world = World::over(Arc::new(SimStore::new(&objects, &line, &random, &trace))).await;
+    (world, objects)
+}
+
+/// The keys of all objects that begin with `prefix`.
+pub(crate) fn object_keys(objects: &SimBucket, prefix: &str) -> Vec<String> {
+    objects.objects().into_iter().map(|(key, _)| key).filter(|key| key.starts_with(prefix)).collect()
+}
+
+pub(crate) fn stored(objects: &SimBucket, key: &str) -> Bytes {
+    objects.objects().into_iter().find(|(found, _)| found == key).unwrap().1
+}
+
 /// The log record that a rewrap begins with: a new active store key, the old one in `state`.
 pub(crate) async fn replace_store_key(world: &World, state: StoreKeyState) -> (String, Vec<u8>) {
     next_record(world, |record, root| {
@@ -128,6 +166,16 @@ pub(crate) async fn replace_store_key(world: &World, state: StoreKeyState) -> (S
     .await
 }
 
+/// The store's root, as only who may use the KEK has it.
+pub(crate) async fn root(world: &World) -> Root {
+    let newest = world.keys("store").await.pop().unwrap();
+    let record = UnverifiedRecord::decode(&world.read(&newest).await).unwrap().hint().clone();
+    let wrap = &record.roots[0].groups[0][0];
+    let (key, alg) = (wrap.kid.parse().unwrap(), wrap.alg.parse().unwrap());
+    let share = world.provider.unwrap_key(&key, &Identity::System, alg, &wrap.value).await.unwrap();
+    Root::join(&[share]).unwrap()
+}
+
 /// The next log record, changed by who has the root, and where it goes.
 pub(crate) async fn next_record(
     world: &World,
@@ -136,10 +184,7 @@ pub(crate) async fn next_record(
     let newest = world.keys("store").await.pop().unwrap();
     let object = world.read(&newest).await;
     let mut record = UnverifiedRecord::decode(&object).unwrap().hint().clone();
-    let wrap = &record.roots[0].groups[0][0];
-    let (key, alg) = (wrap.kid.parse().unwrap(), wrap.alg.parse().unwrap());
-    let share = world.provider.unwrap_key(&key, &Identity::System, alg, &wrap.value).await.unwrap();
-    let root = Root::join(&[share]).unwrap();
+    let root = root(world).await;
     record.number += 1;
     record.history.push(object_hash(&object));
     change(&mut record, &root);
@@ -164,6 +209,7 @@ pub(crate) fn bucket(script: &ScriptedStore) -> Bucket {
 
 pub(crate) fn create_options() -> CreateOptions {
     CreateOptions {
+        mode: Mode::Hierarchical,
         key: key_id("k"),
         identity: Identity::System,
         managed: Managed::Customer,
