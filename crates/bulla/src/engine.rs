@@ -174,6 +174,8 @@ impl EngineBuilder {
     /// The engine.
     #[must_use]
     pub fn build(mut self) -> Engine {
+        #[cfg(feature = "locked-memory")]
+        crate::memory::lock_secrets();
         let runtime = &self.parts.runtime;
         let node = self.node.unwrap_or_else(|| {
             let mut id = [0; 4];

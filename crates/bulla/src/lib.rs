@@ -44,6 +44,8 @@ mod horizon;
 mod jobs;
 mod list;
 mod log;
+#[cfg(feature = "locked-memory")]
+mod memory;
 mod pace;
 mod preflight;
 pub mod range;
@@ -90,6 +92,8 @@ pub use self::gate::{FollowedVersions, KeyFailure, KeyReport, KeyState, KeyState
 pub use self::gc::{GcOptions, GcProgress, GcReport, Tally};
 pub use self::list::BlobEntry;
 pub use self::log::RecordMark;
+#[cfg(feature = "locked-memory")]
+pub use self::memory::{HeldSecrets, held_secrets};
 pub use self::rewrap::Rewrap;
 pub use self::rotate::{RotateOptions, Rotation};
 pub use self::status::Status;

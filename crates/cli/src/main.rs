@@ -19,6 +19,7 @@ mod encryption;
 mod exit;
 mod gc;
 mod get;
+mod host;
 mod init;
 mod interrupt;
 mod known;
@@ -51,6 +52,8 @@ use crate::exit::{Failure, Kind, Result, one_line};
 use crate::interrupt::Interrupt;
 
 fn main() -> ExitCode {
+    // Before there is anything to hide.
+    host::prevent_core_dumps();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return usage(&error),

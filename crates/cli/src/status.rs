@@ -11,7 +11,7 @@ use crate::context::Context;
 use crate::exit::{Failure, Result};
 use crate::known::{Encryption, KnownStore};
 use crate::open::{self, Opened};
-use crate::output;
+use crate::{host, output};
 
 /// Show the encryption of a store, as JSON in the shape of `az acr encryption show`
 ///
@@ -182,8 +182,8 @@ fn secrets(bound: Duration) -> Value {
     json!({
         "heldAtMost": humantime::format_duration(bound).to_string(),
         "wipedOnRevocation": true,
-        "lockedInMemory": false,
-        "coreDumpsPrevented": false,
+        "lockedInMemory": host::secrets_are_locked(),
+        "coreDumpsPrevented": host::core_dumps_are_prevented(),
     })
 }
 

@@ -16,6 +16,8 @@ mod gc;
 mod get;
 mod lease;
 mod log;
+#[cfg(feature = "locked-memory")]
+mod memory;
 mod put;
 mod rewrap;
 mod rotate;
