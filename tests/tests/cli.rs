@@ -10,6 +10,8 @@ mod crash;
 mod errors;
 #[path = "cli/gc.rs"]
 mod gc;
+#[path = "cli/key_vault.rs"]
+mod key_vault;
 #[path = "cli/memory.rs"]
 mod memory;
 #[path = "cli/quickstart.rs"]

@@ -55,6 +55,13 @@ const LAYERS: &[Layer] = &[
         never_in_tree: &["object_store", "reqwest", "hyper"],
         never_in_source: &["object_store", "TcpStream", "UdpSocket"],
     },
+    // Talks to key vaults, and neither keeps nor stores anything.
+    Layer {
+        package: "bulla-kek-azure",
+        below: &["bulla-envelope", "bulla-kek"],
+        never_in_tree: &["object_store"],
+        never_in_source: &["object_store", "std::fs", "getrandom", "tokio"],
+    },
     // The vault on a network; knows nothing of stores.
     Layer {
         package: "bulla-vault-server",
@@ -86,7 +93,14 @@ const LAYERS: &[Layer] = &[
     // Injects the providers and talks to stores through the engine.
     Layer {
         package: "bulla-cli",
-        below: &["bulla-envelope", "bulla-kek", "bulla-vault", "bulla-vault-server", "bulla"],
+        below: &[
+            "bulla-envelope",
+            "bulla-kek",
+            "bulla-vault",
+            "bulla-vault-server",
+            "bulla-kek-azure",
+            "bulla",
+        ],
         never_in_tree: &[],
         never_in_source: &["object_store"],
     },

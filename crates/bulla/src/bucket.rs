@@ -30,6 +30,7 @@ pub use object_store::UpdateVersion;
 pub use self::conditional::Conditional;
 pub use self::error::{BucketError, BucketErrorKind};
 pub use self::files::FileStore;
+pub(crate) use self::probe::PROBE;
 pub use self::url::StoreUrl;
 
 /// An object store and a prefix in it. Cheap to clone.

@@ -5,8 +5,8 @@ use std::time::SystemTime;
 use bulla_envelope::envelope::Wrap;
 use bulla_envelope::secret::{Root, Secret};
 use bulla_kek::{
-    Identity, KekError, KekErrorKind, KeyDescription, KeyId, Providers, Runtime, UnknownAlgorithm,
-    WrapAlgorithm,
+    DenyReason, Identity, KekError, KekErrorKind, KeyDescription, KeyId, KeyUri, Providers, Runtime,
+    UnknownAlgorithm, WrapAlgorithm, remedy,
 };
 
 use crate::error::{Error, ErrorKind, Result};
@@ -120,16 +120,22 @@ pub(crate) async fn unwraps(providers: &Providers, wrap: &Wrap, identity: &Ident
 }
 
 fn explain(error: KekError, uri: &str, identity: &Identity) -> Error {
-    let fix = match error.kind() {
-        KekErrorKind::Denied(_) => format!(
-            "; give it get, wrapKey and unwrapKey (`bulla vault set-policy DIR --identity {identity} --key-permissions \
-             get wrapKey unwrapKey`, `az keyvault set-policy`), and see that the key is there and enabled"
-        ),
-        _ => String::new(),
-    };
-    let message = format!("the identity `{identity}` can't use the key {uri}: {error}{fix}");
+    let mut message = format!("the identity `{identity}` can't use the key {uri}: {error}");
     match error.kind() {
-        KekErrorKind::Denied(reason) => Error::revoked(reason, message),
+        KekErrorKind::Denied(reason) => {
+            message.push_str("; ");
+            message.push_str(&fix(reason, uri, identity));
+            Error::revoked(reason, message)
+        }
         _ => Error::from(error.with_message(message)),
+    }
+}
+
+/// What to type about a key that was named to be put under. It may never have been.
+fn fix(reason: DenyReason, uri: &str, identity: &Identity) -> String {
+    match (reason, uri.parse::<KeyUri>()) {
+        (DenyReason::NotFound, Ok(key)) => remedy::create(&key),
+        (_, Ok(key)) => remedy::restore(reason, &key, identity.as_str()),
+        (_, Err(_)) => format!("see that `{identity}` has get, wrapKey and unwrapKey"),
     }
 }

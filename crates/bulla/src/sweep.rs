@@ -191,6 +191,20 @@ impl<'a> Work<'a> {
         }
     }
 
+    /// The same without telling anybody: for the little that is left now and then.
+    ///
+    /// # Errors
+    /// As [`sweep`](Self::sweep).
+    pub(crate) async fn sweep_alone(&self) -> Result<()> {
+        let prefixes = (0..PREFIXES).filter_map(|prefix| u8::try_from(prefix).ok());
+        let mut prefixes =
+            stream::iter(prefixes).map(|prefix| self.sweep_prefix(prefix)).buffer_unordered(WIDTH);
+        while prefixes.try_next().await?.is_some() {
+            self.note_prefix();
+        }
+        Ok(())
+    }
+
     /// The next row that nobody is at.
     async fn claim(&self, name: &str) -> Result<Next> {
         // Not all nodes try the same row first.
@@ -344,7 +358,7 @@ impl<'a> Work<'a> {
         self.failed.fetch_add(u64::from(failed), Ordering::Relaxed);
     }
 
-    /// One more prefix was counted.
+    /// One more prefix is done.
     pub(crate) fn note_prefix(&self) {
         self.done.fetch_add(1, Ordering::Relaxed);
         self.progress();

@@ -28,12 +28,17 @@ pub(crate) struct Cli {
 /// What words stand for, where settings come from, and the table of exit codes.
 const AFTER_HELP: &str = "\
 STORE is a folder or a URL (file:, memory:, s3:, az:, gs:; credentials come from AWS_…, AZURE_…, GOOGLE_…).
-KEY_ID is vault+file:///DIR/keys/NAME[/VERSION]; without a version, the newest.
+KEY_ID is https://NAME.vault.azure.net/keys/KEY[/VERSION] (Azure Key Vault, Managed HSM) or
+vault+file:///DIR/keys/NAME[/VERSION] (a local vault); without a version, the newest.
 
 Environment:
   BULLA_STORE             the store, where STORE is left out
   BULLA_CONFIG_DIR        what this machine remembers (default: $XDG_CONFIG_HOME/bulla, else ~/.config/bulla)
   BULLA_VAULT_PASSPHRASE  the local vault's passphrase; or BULLA_VAULT_PASSPHRASE_FILE, or a prompt
+  BULLA_AZURE_CREDENTIAL  to Key Vault as a `managed` or `workload` identity (default: which is there), or as the
+                          `developer` who is signed in with `az login`
+  BULLA_KEYVAULT_HOSTS    other hosts that may be asked as key vaults: HOST[:PORT],…
+  BULLA_KEYVAULT_CA_FILE  certificates (PEM) to trust for them, beside the system's
   RUST_LOG                logs to stderr, for example RUST_LOG=bulla=debug
 
 Exit codes:

@@ -2,13 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use bulla::audit_format::Checkpoint;
 use bulla::bucket::BucketErrorKind;
 use bulla::{Anchor, OpenOptions, RecordMark, StoreUrl, Trust};
 use bulla_kek::Providers;
-use bulla_vault::VaultProvider;
 
 use crate::context::Context;
 use crate::exit::{Failure, Result};
@@ -23,6 +21,7 @@ use crate::{audit, init, open, vaults};
 #[command(after_help = "\
 Examples:
   bulla attach s3://bucket/prefix --kek vault+file:///srv/vault/keys/registry --anchor bulla-anchor-v1:…
+  bulla attach ./store --kek https://contoso.vault.azure.net/keys/registry --anchor bulla-anchor-v1:…
   bulla attach ./store --kek vault+file:///srv/vault/keys/registry --trust-on-first-use
   bulla attach ./store --kek KEY_ID --anchor A --checkpoint monday.checkpoint --checkpoint-key audit.pub")]
 #[group(skip)]
@@ -54,8 +53,7 @@ pub(crate) async fn run(ctx: &Context, args: Args) -> Result<()> {
     let (providers, vaults) = match &args.kek {
         Some(text) => {
             let key = vaults::key(ctx, text).await?;
-            let providers = Providers::new().with(Arc::new(VaultProvider::new(key.vault.clone())));
-            (providers, BTreeMap::from([(key.vault.id().to_owned(), key.place)]))
+            (key.providers(), key.vaults())
         }
         None => match &before {
             Some(known) => (vaults::providers(ctx, known).await?, known.vaults.clone()),

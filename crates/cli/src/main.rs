@@ -22,6 +22,7 @@ mod get;
 mod host;
 mod init;
 mod interrupt;
+mod key_vault;
 mod known;
 mod ls;
 mod open;

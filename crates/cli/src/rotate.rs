@@ -1,11 +1,9 @@
 //! `bulla rotate`: puts a store under another key, version or identity.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use bulla::{Managed, RotateOptions, Rotation, Status, StoreUrl};
-use bulla_kek::{Identity, KeyId, Providers};
-use bulla_vault::VaultProvider;
+use bulla_kek::{Identity, KeyId};
 use serde_json::json;
 
 use crate::context::Context;
@@ -25,6 +23,7 @@ Examples:
   bulla vault key create /srv/vault --name registry   # a new version …
   bulla rotate ./store                                # … and the store under it
   bulla rotate ./store --kek vault+file:///srv/vault/keys/other
+  bulla rotate ./store --kek https://contoso.vault.azure.net/keys/registry --identity system
   bulla rotate ./store --identity registry-2")]
 pub(crate) struct Args {
     /// A folder or a URL, or BULLA_STORE
@@ -54,10 +53,9 @@ pub(crate) async fn run(ctx: &Context, args: Args) -> Result<()> {
     };
     if let Some(key) = &key {
         // First, so that this machine can open the store whatever of the rotation happens.
-        let (id, place) = (key.vault.id().to_owned(), key.place.clone());
         ctx.config.update(url.canonical(), |known| {
             known.map(|mut known| {
-                known.vaults.insert(id, place);
+                known.vaults.extend(key.vaults());
                 known
             })
         })?;
@@ -119,7 +117,7 @@ async fn settle(
 ) -> Result<bool> {
     let mut vaults = known.vaults.clone();
     if let Some(key) = key {
-        vaults.insert(key.vault.id().to_owned(), key.place.clone());
+        vaults.extend(key.vaults());
     }
     let in_use: Vec<&str> = status.keks.iter().map(|(kek, _)| kek.host()).collect();
     let (kept, left): (BTreeMap<_, _>, BTreeMap<_, _>) =
@@ -138,13 +136,11 @@ async fn settle(
 }
 
 async fn opens_alone(ctx: &Context, url: &StoreUrl, now: &KnownStore) -> Result<()> {
-    let mut providers = Providers::new();
     for place in now.vaults.values() {
         // Opened anew, so that nothing but what is on disk now is believed.
         vaults::close(ctx, &place.dir);
-        let vault = vaults::open(ctx, place).await?;
-        providers = providers.with(Arc::new(VaultProvider::new(vault)));
     }
+    let providers = vaults::providers(ctx, now).await?;
     let store = open::open_as_known(url, now, providers).await.map_err(|failure| {
         failure.with_fix("the service's key was kept; run `bulla rotate` with the same --kek again")
     })?;

@@ -15,7 +15,7 @@ use crate::engine::Parts;
 use crate::envelopes::age;
 use crate::error::Result;
 use crate::preflight::{self, Requirements};
-use crate::rotate::RotateOptions;
+use crate::rotate::{RotateOptions, holders};
 use crate::store::{Store, StoreInner};
 use crate::unlock::Unlocked;
 
@@ -127,18 +127,21 @@ fn news(record: &LogRecord, newest: &KeyId) -> News {
     if record.key_id.parse().ok().as_ref() != Some(&followed) {
         return News::None;
     }
-    match record.keks.as_slice() {
-        [only] if only.kid == newest.to_string() => News::None,
+    // What holds the root, and not what the log still names.
+    let retiring = record.keks.iter().any(|kek| kek.state == KekState::Retiring);
+    match holders(record).as_slice() {
+        // In direct mode a sweep follows, which whoever began it may have left unfinished.
+        [only] if only == newest && retiring => News::InTheMiddle,
+        [only] if only == newest => News::None,
         [_] => News::Newer,
         several => {
-            let active = several.iter().find(|kek| kek.state == KekState::Active);
-            let active = active.and_then(|kek| kek.kid.parse::<KeyId>().ok());
+            let is_active = |kid: &KeyId| {
+                let kid = kid.to_string();
+                record.keks.iter().any(|kek| kek.kid == kid && kek.state == KekState::Active)
+            };
             // One to another key is left to whoever began it.
-            if active.is_some_and(|active| active.without_version() == followed) {
-                News::InTheMiddle
-            } else {
-                News::None
-            }
+            let to_this_key = |kid: &&KeyId| is_active(kid) && kid.without_version() == followed;
+            if several.iter().any(|kid| to_this_key(&kid)) { News::InTheMiddle } else { News::None }
         }
     }
 }

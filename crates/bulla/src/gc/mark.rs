@@ -8,7 +8,7 @@ use futures::TryStreamExt;
 use super::GcProgress;
 use crate::bucket::Entry;
 use crate::envelopes::Found;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::store::StoreInner;
 
 pub(crate) const BLOBS: &str = "blobs";
@@ -16,9 +16,6 @@ pub(super) const UPLOADS: &str = "uploads";
 
 /// Envelopes opened at once, of at most 1 MiB each.
 const OPEN_AT_ONCE: usize = 16;
-
-/// How often an envelope is read before an outage ends the gc.
-const READS: usize = 5;
 
 /// How many unreadable envelopes an error names.
 const NAMES: usize = 10;
@@ -132,7 +129,7 @@ impl StoreInner {
         if entry.size > MAX_OBJECT_LEN as u64 {
             return Ok(Marked::Unreadable(digest.to_string()));
         }
-        Ok(match self.read_envelope_patiently(&digest).await? {
+        Ok(match self.patiently(|| self.read_envelope(&digest)).await? {
             Found::Blob(found) => Marked::Blob {
                 extents: found.record.extents.iter().map(|extent| extent.name).collect(),
                 expired: self.has_expired(found.record.expires, began).then_some(digest),
@@ -152,23 +149,6 @@ impl StoreInner {
             Ok(digest) => Named::Blob(digest),
             Err(_) => Named::Foreign,
         })
-    }
-
-    /// An outage of seconds does not throw away the work of hours.
-    pub(crate) async fn read_envelope_patiently(&self, digest: &Digest) -> Result<Found> {
-        let mut attempt = 0;
-        loop {
-            match self.read_envelope(digest).await {
-                Err(error)
-                    if attempt < READS
-                        && matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Throttled) =>
-                {
-                    attempt += 1;
-                    self.back_off(attempt + 2).await;
-                }
-                read => return read,
-            }
-        }
     }
 }
 

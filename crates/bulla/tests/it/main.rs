@@ -18,8 +18,10 @@ mod lease;
 mod log;
 #[cfg(feature = "locked-memory")]
 mod memory;
+mod promise;
 mod put;
 mod rewrap;
 mod rotate;
+mod shred;
 mod sim;
 mod verify;
