@@ -35,6 +35,9 @@ use crate::unlock::Unlocked;
 /// Routine events wait this long for others, so that a busy node writes a few small objects an hour.
 const ROUTINE: Duration = Duration::from_secs(300);
 
+/// What is urgent waits this long for what comes with it: a command that opens a store and closes it writes one object.
+const LINGER: Duration = Duration::from_millis(250);
+
 /// Whether an engine's stores write their audit logs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[allow(clippy::exhaustive_enums, reason = "a log is written, waited for, or not written")]
@@ -42,8 +45,8 @@ pub enum AuditMode {
     /// Where a store has an audit log, it is written in the background. No operation waits for it or fails by it.
     #[default]
     Follow,
-    /// A store without an audit log is not opened, and opening, rotating and closing end only when their events are in
-    /// it. Reads and writes of blobs do not wait.
+    /// A store without an audit log is not opened, one that is made has one, and opening, rotating and rewrapping end only
+    /// when their events are in it, or fail. Reads and writes of blobs do not wait.
     Strict,
     /// Never written, even where a store has one: for tools that look at a store and must not change it.
     Off,

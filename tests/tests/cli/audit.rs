@@ -4,13 +4,14 @@ use std::fs;
 
 use serde_json::Value;
 
-use crate::world::{World, copy};
+use crate::world::{Ran, World, copy};
 
 /// A store with an audit log, and the operator's keys.
 fn audited() -> World {
     let world = World::with_store();
     world.ok(&["audit", "start", &world.store()]);
-    let public = world.ok(&["audit", "keygen", &world.store(), "--out", &world.path("audit.key")]);
+    // By a name alone, in the folder where one is.
+    let public = world.ok(&["audit", "keygen", &world.store(), "--out", "audit.key"]);
     fs::write(world.path("audit.pub"), &public.stdout).unwrap();
     world
 }
@@ -27,20 +28,26 @@ fn export(world: &World) -> String {
 }
 
 /// As an auditor on another machine: no configuration, no store, no vault.
-fn verify(world: &World, arguments: &[&str]) -> Result<Value, String> {
+fn verify(world: &World, arguments: &[&str]) -> Ran {
     let auditor = World::new();
     for name in ["audit.export", "audit.pub", "early"] {
         if let Ok(bytes) = fs::read(world.path(name)) {
             auditor.write(name, &bytes);
         }
     }
-    let ran = auditor
-        .run(&[&["audit", "verify", "audit.export", "--key", "audit.pub", "--json"], arguments].concat());
-    match ran.code {
-        0 => Ok(serde_json::from_slice(&ran.stdout).unwrap()),
-        8 => Err(ran.stderr),
-        _ => panic!("{ran:?}"),
-    }
+    auditor.run(&[&["audit", "verify", "audit.export", "--key", "audit.pub", "--json"], arguments].concat())
+}
+
+fn proven(world: &World, arguments: &[&str]) -> Value {
+    let ran = verify(world, arguments);
+    assert_eq!(ran.code, 0, "{ran:?}");
+    serde_json::from_slice(&ran.stdout).unwrap()
+}
+
+fn refused(world: &World, arguments: &[&str]) -> String {
+    let ran = verify(world, arguments);
+    assert_eq!((ran.code, ran.text()), (8, ""), "{ran:?}");
+    ran.stderr
 }
 
 #[test]
@@ -52,7 +59,7 @@ fn an_export_proves_which_key_versions_opened_the_store_and_its_rotations() {
     world.ok(&["rotate", &world.store()]);
     world.ok(&["ls", &world.store()]);
     export(&world);
-    let report = verify(&world, &["--from", "early"]).unwrap();
+    let report = proven(&world, &["--from", "early"]);
     let keys = report["keys"].as_array().unwrap();
     assert_eq!(keys.len(), 2, "{report:#}");
     assert!(keys.iter().all(|key| key["unwraps"].as_u64().unwrap() > 0));
@@ -71,7 +78,7 @@ fn an_export_that_was_tampered_with_is_refused_with_exit_code_8() {
     checkpoint(&world, "early");
     world.put(b"other bytes");
     let path = export(&world);
-    verify(&world, &[]).unwrap();
+    proven(&world, &[]);
     let good = fs::read_to_string(&path).unwrap();
     let lines: Vec<&str> = good.lines().collect();
     let mut removed = lines.clone();
@@ -86,13 +93,13 @@ fn an_export_that_was_tampered_with_is_refused_with_exit_code_8() {
         [(removed, "removed"), (swapped, "altered"), (altered, "altered"), (truncated, "not an export")]
     {
         fs::write(&path, tampered.join("\n") + "\n").unwrap();
-        let line = verify(&world, &[]).unwrap_err();
+        let line = refused(&world, &[]);
         assert!(line.contains(says), "{says}: {line}");
     }
     // An older export than the auditor's checkpoint.
     fs::write(&path, &good).unwrap();
     checkpoint(&world, "early");
-    let line = verify(&world, &["--from", "early"]).unwrap_err();
+    let line = refused(&world, &["--from", "early"]);
     assert!(line.contains("truncated or is older"), "{line}");
 }
 
@@ -103,7 +110,7 @@ fn an_export_needs_the_right_key() {
     world.ok(&["audit", "keygen", &world.store(), "--out", &world.path("other.key")]);
     let other = world.ok(&["audit", "export", &world.store(), "--key", &world.path("other.key")]);
     fs::write(world.path("audit.export"), other.stdout).unwrap();
-    assert!(verify(&world, &[]).unwrap_err().contains("not signed by this key"));
+    assert!(refused(&world, &[]).contains("not signed by this key"));
     let line = world.fails(7, &["audit", "keygen", &world.store(), "--out", &world.path("audit.key")]);
     assert!(line.contains("never overwritten"), "{line}");
     let line = world.fails(2, &["audit", "export", &world.store(), "--key", &world.path("audit.pub")]);

@@ -6,7 +6,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use bulla_envelope::audit::{Action, Entry, MAX_BATCH, Outcome};
 use bulla_kek::{DenyReason, Now};
 
-use super::ROUTINE;
+use super::{LINGER, ROUTINE};
 use crate::events::Event;
 
 /// The most entries that wait.
@@ -141,7 +141,7 @@ impl Queue {
             return None;
         }
         let until = |then: Now, wait: Duration| (then.boot + wait).saturating_sub(now.boot);
-        let waited = if self.urgent { Duration::ZERO } else { until(since, ROUTINE) };
+        let waited = until(since, if self.urgent { LINGER } else { ROUTINE });
         // What waits is written before the lease runs out: afterwards nothing can be sealed until the store is used again.
         let left = lease.map_or(Duration::ZERO, |left| left.saturating_sub(bound / 8));
         let retry = self.retry.map_or(Duration::ZERO, |retry| until(retry, Duration::ZERO));
@@ -190,5 +190,110 @@ fn entry_of(event: &Event) -> Entry {
         log: event.log.map(Into::into),
         swept: event.count,
         latency_us: u64::try_from(event.latency.as_micros()).unwrap_or(u64::MAX),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use bulla_kek::TokioRuntime;
+
+    use super::*;
+    use crate::audit::AuditMode;
+    use crate::events::Events;
+
+    const AT: Now = Now { boot: Duration::ZERO, wall: UNIX_EPOCH };
+
+    struct Source(Events);
+
+    impl Source {
+        fn new() -> Self {
+            Self(Events::new(None, Arc::new(TokioRuntime), "n".into(), AuditMode::Off))
+        }
+
+        fn event(&self, action: Action, key: &str) -> Event {
+            let mut event = self.0.event(action, Outcome::Done);
+            event.keys = vec![format!("https://v.vault.azure.net/keys/{key}").parse().unwrap()];
+            event
+        }
+    }
+
+    fn lost(count: u64) -> Entry {
+        let event = Source::new().event(Action::AuditLost, "k");
+        Entry { count, ..entry_of(&event) }
+    }
+
+    fn counts(queue: &mut Queue) -> Vec<(Action, u64)> {
+        let leaves = queue.take(lost);
+        let entries = leaves.iter().map(|leaf| Entry::decode(leaf).unwrap());
+        entries.map(|entry| (entry.action, entry.count)).collect()
+    }
+
+    #[test]
+    fn alike_ones_are_merged_but_not_across_other_news() {
+        let (source, mut queue) = (Source::new(), Queue::new(true));
+        for action in [Action::Unwrap, Action::Renew, Action::Unwrap, Action::Unwrap] {
+            queue.push(&source.event(action, "k"), AT);
+        }
+        queue.push(&source.event(Action::Unwrap, "other"), AT);
+        queue.push(&source.event(Action::Deny, "k"), AT);
+        queue.push(&source.event(Action::Unwrap, "k"), AT);
+        let expected = [
+            (Action::Unwrap, 3),
+            (Action::Renew, 1),
+            (Action::Unwrap, 1),
+            (Action::Deny, 1),
+            (Action::Unwrap, 1),
+        ];
+        assert_eq!(counts(&mut queue), expected);
+    }
+
+    #[test]
+    fn what_does_not_fit_is_counted_and_the_first_news_stay() {
+        let (source, mut queue) = (Source::new(), Queue::new(true));
+        queue.push(&source.event(Action::Deny, "k"), AT);
+        for i in 0..CAPACITY + 49 {
+            queue.push(&source.event(Action::RotateEnd, &format!("k{i}")), AT);
+        }
+        let mut all = Vec::new();
+        while !queue.is_empty() {
+            let batch = counts(&mut queue);
+            assert!(batch.len() <= MAX_BATCH);
+            all.extend(batch);
+        }
+        assert_eq!(all[0], (Action::Deny, 1));
+        let lost: u64 = all.iter().filter(|(action, _)| *action == Action::AuditLost).map(|(_, n)| n).sum();
+        assert_eq!((all.len(), lost), (CAPACITY + 1, 50));
+    }
+
+    #[test]
+    fn a_batch_of_the_largest_entries_fits_an_object() {
+        let (source, mut queue) = (Source::new(), Queue::new(true));
+        for i in 0..400 {
+            let mut event = source.event(Action::RotateEnd, &format!("k{i}"));
+            let long = format!("https://v.vault.azure.net/keys/{}", "k".repeat(120));
+            event.keys = vec![long.parse().unwrap(); 8];
+            queue.push(&event, AT);
+        }
+        let bytes: usize = queue.take(lost).iter().map(Vec::len).sum();
+        assert!(bytes < bulla_envelope::MAX_OBJECT_LEN - 4096, "{bytes}");
+        assert!(!queue.is_empty());
+    }
+
+    #[test]
+    fn a_stopped_queue_keeps_nothing_and_a_dead_lease_is_waited_for() {
+        let (source, mut queue) = (Source::new(), Queue::new(true));
+        let bound = Duration::from_secs(60);
+        assert!(queue.push(&source.event(Action::Renew, "k"), AT));
+        assert_eq!(queue.due(AT, Some(bound), bound), Some(bound - bound / 8));
+        queue.failed(AT, false);
+        assert_eq!(queue.due(AT, None, bound), None);
+        // The next renewal wakes the recorder, and what waited goes at once.
+        assert!(queue.push(&source.event(Action::Renew, "k"), AT));
+        assert!(queue.due(AT, Some(bound), bound).is_some_and(|wait| wait <= LINGER));
+        queue.stop();
+        assert!(!queue.push(&source.event(Action::Deny, "k"), AT));
+        assert!(queue.is_empty() && queue.due(AT, Some(bound), bound).is_none());
     }
 }

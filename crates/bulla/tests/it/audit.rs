@@ -190,6 +190,7 @@ async fn the_audit_log_prolongs_no_lease() {
     assert!(!matches!(world.store.key_state(), bulla::KeyState::Live { .. }));
 }
 
+// FORMAT-T4
 #[tokio::test(start_paused = true)]
 async fn two_nodes_append_to_one_log() {
     let world = audited().await;
@@ -216,6 +217,7 @@ async fn two_nodes_append_to_one_log() {
     export.verify(&signing_key(&other).public_key(), None).unwrap();
 }
 
+// FORMAT-T4
 #[tokio::test(start_paused = true)]
 async fn a_batch_written_with_a_lost_answer_is_written_once() {
     for applied in [true, false] {
@@ -265,6 +267,7 @@ async fn no_operation_fails_or_waits_because_the_audit_log_does() {
     assert!(store.flush_audit().await.is_err());
 }
 
+// FORMAT-T4
 #[tokio::test(start_paused = true)]
 async fn a_log_altered_cut_or_swapped_in_the_bucket_is_refused() {
     let world = audited().await;
