@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
+#[path = "cli/audit.rs"]
+mod audit;
 #[path = "cli/crash.rs"]
 mod crash;
 #[path = "cli/errors.rs"]

@@ -15,7 +15,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
-use bulla_kek::{KeyDescription, Lease, LeaseEnd, LeaseOptions, LeaseState, Next, Now};
+use bulla_kek::{KeyDescription, KeyId, Lease, LeaseEnd, LeaseOptions, LeaseState, Next, Now};
 use tokio::sync::{Notify, OwnedMutexGuard, oneshot};
 
 use self::report::Failure;
@@ -23,6 +23,7 @@ use self::transitions::Transitions;
 use self::versions::Versions;
 use crate::engine::Parts;
 use crate::error::{Error, ErrorKind, Result};
+use crate::events::Action;
 use crate::log::{RawRecord, RecordMark};
 use crate::store::StoreInner;
 use crate::unlock::Unlocked;
@@ -113,6 +114,15 @@ impl Gate {
     /// # Cancel safety
     /// Cancel safe: a renewal that was begun goes on.
     pub(crate) async fn secrets(&self, store: &StoreInner) -> Result<Arc<Unlocked>> {
+        let started = store.parts.runtime.now();
+        let secrets = self.try_secrets(store).await;
+        if let Err(error) = &secrets {
+            store.parts.events.failed(Action::Refuse, started, error);
+        }
+        secrets
+    }
+
+    async fn try_secrets(&self, store: &StoreInner) -> Result<Arc<Unlocked>> {
         if let Some(keys) = self.live(store)? {
             return Ok(keys);
         }
@@ -159,6 +169,21 @@ impl Gate {
         }
     }
 
+    /// The secrets if there are any, without using them: the lease may have ended.
+    pub(crate) fn held(&self) -> Option<Arc<Unlocked>> {
+        self.lock().keys.clone()
+    }
+
+    /// The secrets under a live lease, without prolonging it or asking anybody.
+    pub(crate) fn held_live(&self, store: &StoreInner) -> Option<Arc<Unlocked>> {
+        self.with(store, |state, now| state.lease.usable(now).ok().and_then(|()| state.keys.clone()))
+    }
+
+    /// What is left of the lease.
+    pub(crate) fn remaining(&self, store: &StoreInner) -> Option<Duration> {
+        self.with(store, |state, now| state.lease.remaining(now))
+    }
+
     /// Renews in a task of its own, so that a request that is given up does not take the answer with it: else clients in a
     /// hurry would ask the provider without end, and none of them would ever hear it.
     async fn renew_apart(&self, store: &StoreInner, renewing: OwnedMutexGuard<()>) -> Result<Arc<Unlocked>> {
@@ -175,6 +200,11 @@ impl Gate {
         done.await.map_err(stopped)??;
         // As if it had been live when it was asked for: the use is noted, and time may have passed since.
         self.live(store)?.ok_or_else(lease_ended)
+    }
+
+    /// The KEK versions that the newest record names.
+    fn asked(&self) -> Vec<KeyId> {
+        self.lock().newest.kids()
     }
 
     /// The KEK that the lease hangs on was denied to a request sent at `sent`: the provider is asked at once, unless
@@ -251,6 +281,7 @@ impl Gate {
         drop(state);
         if let Some(transition) = transition {
             transition.tell(store.store_id, failure.as_deref());
+            store.parts.events.key_became(&lease, self.asked());
         }
         result
     }
@@ -272,7 +303,7 @@ impl Gate {
         })
     }
 
-    fn closed(&self) -> bool {
+    pub(crate) fn is_closed(&self) -> bool {
         self.lock().closed
     }
 }
@@ -319,8 +350,9 @@ fn bound(keys: &Unlocked) -> Duration {
 
 impl Drop for StoreInner {
     fn drop(&mut self) {
-        // Lets the keeper see that its store is gone.
+        // Lets keeper and recorder see that their store is gone.
         self.gate.changed.notify_one();
+        self.parts.events.audit().wake();
     }
 }
 

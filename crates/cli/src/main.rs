@@ -10,6 +10,7 @@
 
 mod args;
 mod attach;
+mod audit;
 mod completions;
 mod config;
 mod context;
@@ -18,6 +19,7 @@ mod encryption;
 mod exit;
 mod gc;
 mod get;
+mod host;
 mod init;
 mod interrupt;
 mod key_vault;
@@ -58,6 +60,8 @@ use crate::interrupt::Interrupt;
 const SHUTDOWN: Duration = Duration::from_millis(200);
 
 fn main() -> ExitCode {
+    // Before there is anything to hide.
+    host::prevent_core_dumps();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return usage(&error),
@@ -109,6 +113,7 @@ async fn droppable(context: &Context, command: Command) -> Result<()> {
     match command {
         Command::Quickstart(args) => quickstart::run(context, args).await,
         Command::Attach(args) => attach::run(context, args).await,
+        Command::Audit(args) => audit::run(context, args).await,
         Command::Get(args) => get::run(context, args).await,
         Command::Ls(args) => ls::run(context, args).await,
         Command::Stat(args) => stat::run(context, args).await,

@@ -19,6 +19,7 @@
 #![warn(clippy::disallowed_methods, clippy::disallowed_types)]
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test"))]
 
+pub mod audit;
 pub mod cobblestone;
 pub mod context;
 pub mod crypto;

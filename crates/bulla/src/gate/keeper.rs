@@ -16,7 +16,7 @@ pub(super) async fn keep(store: Weak<StoreInner>) {
     loop {
         let Some(inner) = store.upgrade() else { return };
         let wait = inner.gate.turn(&inner).await;
-        if inner.gate.closed() {
+        if inner.gate.is_closed() {
             return;
         }
         let runtime = Arc::clone(&inner.parts.runtime);

@@ -7,12 +7,17 @@ mod versions;
 mod watch;
 
 mod attack;
+mod audit;
+mod audit_sim;
 mod delete;
 mod direct;
+mod events;
 mod gc;
 mod get;
 mod lease;
 mod log;
+#[cfg(feature = "locked-memory")]
+mod memory;
 mod promise;
 mod put;
 mod rewrap;
