@@ -158,7 +158,7 @@ impl EnvelopeHeader {
         out.finish()
     }
 
-    fn decode(header: &[u8]) -> Result<Self, DecodeError> {
+    pub(crate) fn decode(header: &[u8]) -> Result<Self, DecodeError> {
         let mut input = Reader::new(header)?;
         let len = input.array("the header's array")?;
         let suite = input.text("the suite")?;

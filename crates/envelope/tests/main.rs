@@ -11,6 +11,7 @@ mod derivations;
 mod envelopes;
 mod format_doc;
 mod interop;
+mod jobs;
 mod keywrap;
 mod log;
 mod names;
