@@ -291,9 +291,9 @@ impl StoreInner {
 }
 
 /// Every attempt at a conditional write failed: the last failure, or else others were faster each time.
-pub(crate) fn contended(failure: Option<BucketError>, digest: &Digest) -> Error {
+pub(crate) fn contended(failure: Option<BucketError>, what: &dyn std::fmt::Display) -> Error {
     failure.map_or_else(
-        || Error::new(ErrorKind::Conflict, format!("others keep writing {digest}; try again")),
+        || Error::new(ErrorKind::Conflict, format!("others keep writing {what}; try again")),
         Error::from,
     )
 }

@@ -35,6 +35,7 @@ mod error;
 mod gate;
 mod list;
 mod log;
+mod meta;
 mod preflight;
 pub mod range;
 mod rotate;
@@ -48,6 +49,7 @@ pub use bulla_envelope::crypto::CryptoProvider;
 pub use bulla_envelope::derive::Anchor;
 pub use bulla_envelope::digest::{Algorithm, Digest};
 pub use bulla_envelope::ids::{StoreId, StoreKeyId};
+pub use bulla_envelope::meta::MetaKind;
 pub use bulla_envelope::record::{Managed, Mode, StoreKeyState};
 /// The key side, as an embedder needs it: what a provider implements, how keys are named, what a runtime gives.
 pub mod kek {
@@ -66,6 +68,7 @@ pub use self::error::{Error, ErrorKind, Result};
 pub use self::gate::KeyState;
 pub use self::list::BlobEntry;
 pub use self::log::RecordMark;
+pub use self::meta::{Meta, MetaEntry, MetaPage, MetaVersion, MetaWrite};
 pub use self::rotate::{RotateOptions, Rotation};
 pub use self::status::Status;
 pub use self::store::Store;

@@ -9,6 +9,7 @@ mod delete;
 mod get;
 mod lease;
 mod log;
+mod meta;
 mod put;
 mod rotate;
 mod sim;
