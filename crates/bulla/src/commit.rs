@@ -16,7 +16,7 @@ use std::time::Duration;
 use bulla_envelope::cobblestone::sealed_len;
 use bulla_envelope::digest::Digest;
 use bulla_envelope::envelope::{BlobRecord, Envelope, EnvelopeHeader};
-use bulla_envelope::ids::BlobId;
+use bulla_envelope::ids::{BlobId, RootId};
 use bulla_envelope::names::extent_key;
 use bulla_envelope::secret::Dek;
 use bulla_kek::Now;
@@ -26,9 +26,10 @@ use futures::{StreamExt, TryStreamExt, stream};
 use crate::bucket::{BucketError, Conditional, UpdateVersion};
 use crate::envelopes::{Found, OpenedBlob, age};
 use crate::error::{Error, ErrorKind, Result};
+use crate::extents::PlacedExtent;
 use crate::store::StoreInner;
 use crate::unlock::Unlocked;
-use crate::upload::{PlacedExtent, PutResult};
+use crate::upload::PutResult;
 
 const ATTEMPTS: usize = 16;
 
@@ -42,6 +43,8 @@ pub(crate) struct Draft {
     pub(crate) digest: Digest,
     pub(crate) size: u64,
     pub(crate) dek: Dek,
+    /// The root in use when the DEK was made; `None`: the one in use now.
+    pub(crate) dek_root: Option<RootId>,
     pub(crate) inline: Option<Vec<u8>>,
     pub(crate) extents: Vec<PlacedExtent>,
     pub(crate) ttl: Option<Duration>,
@@ -56,14 +59,24 @@ enum Answers {
 
 impl StoreInner {
     pub(crate) async fn commit(&self, draft: Draft) -> Result<PutResult> {
-        let mut answers = Answers::AllDefinite;
-        let result = self.try_commit(&draft, &mut answers).await;
+        let (result, answers) = self.commit_draft(&draft).await;
         let ours = matches!(&result, Ok(result) if result.created);
         if !ours && answers == Answers::AllDefinite {
             self.drop_extents(&draft.extents).await;
         }
-        self.cache.remove(&draft.digest);
         result
+    }
+
+    /// As [`commit`](Self::commit), for data that others name too: it stays, whatever comes.
+    pub(crate) async fn commit_shared(&self, draft: &Draft) -> Result<PutResult> {
+        self.commit_draft(draft).await.0
+    }
+
+    async fn commit_draft(&self, draft: &Draft) -> (Result<PutResult>, Answers) {
+        let mut answers = Answers::AllDefinite;
+        let result = self.try_commit(draft, &mut answers).await;
+        self.cache.remove(&draft.digest);
+        (result, answers)
     }
 
     async fn try_commit(&self, draft: &Draft, answers: &mut Answers) -> Result<PutResult> {
@@ -172,10 +185,7 @@ impl StoreInner {
     ) -> Result<UpdateVersion> {
         let mut keys = Arc::clone(keys);
         loop {
-            let now = self.parts.runtime.now();
-            let bound = self.gate.revocation_bound();
-            let in_time = age(&now, &keys.view.read_started) <= bound && age(&now, &keys.sent) <= bound;
-            if in_time && self.gate.is_live(self) {
+            if self.is_in_time(&keys) {
                 return Ok(version);
             }
             let newer = self.gate.refresh(self).await?;
@@ -186,6 +196,14 @@ impl StoreInner {
             // The process may have been paused in this write as well.
             keys = newer;
         }
+    }
+
+    /// Whether a write that `keys` went into may be acknowledged without another look at the log.
+    pub(crate) fn is_in_time(&self, keys: &Unlocked) -> bool {
+        let now = self.parts.runtime.now();
+        let bound = self.gate.revocation_bound();
+        let in_time = age(&now, &keys.view.read_started) <= bound && age(&now, &keys.sent) <= bound;
+        in_time && self.gate.is_live(self)
     }
 
     /// Replaces our own envelope by one wrapped under the active store key.
@@ -257,7 +275,7 @@ impl StoreInner {
             extents: draft.extents.iter().map(|placed| placed.extent.clone()).collect(),
             inline: draft.inline.clone(),
             created: self.parts.runtime.now().unix_ms(),
-            dek_root: keys.root_id,
+            dek_root: draft.dek_root.unwrap_or(keys.root_id),
             expires: self.expiry(draft),
         };
         let mut salt = [0; 24];

@@ -12,4 +12,5 @@ mod log;
 mod meta;
 mod put;
 mod rotate;
+mod session;
 mod sim;
