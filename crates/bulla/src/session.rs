@@ -11,45 +11,28 @@
 //! goes on begins new extents. Of two nodes that go on at once, one's conditional write is refused, and what it stored is
 //! named by nobody.
 
+mod append;
+mod commit;
 mod list;
 mod saved;
 
 use std::fmt;
-use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
-use bulla_envelope::cobblestone::Opener;
-use bulla_envelope::context::extent_context;
 use bulla_envelope::digest::{Algorithm, Digest, Hasher};
 use bulla_envelope::ids::{BlobId, SessionId};
 use bulla_envelope::secret::Dek;
-use bulla_envelope::session::{MAX_OWNER_LEN, MAX_TAIL_LEN, SessionRecord, StoredExtent};
-use bulla_kek::{Now, compute};
+use bulla_envelope::session::{MAX_OWNER_LEN, SessionRecord, StoredExtent};
+use bulla_kek::Now;
 use bytes::Bytes;
-use futures::{Stream, StreamExt, TryStreamExt, stream};
+use futures::{Stream, StreamExt, stream};
 
 pub use self::list::SessionEntry;
 use self::saved::Saved;
-use crate::commit::Draft;
-use crate::envelopes::Found;
 use crate::error::{Error, ErrorKind, Result};
-use crate::extents::{ExtentWriter, PlacedExtent};
-use crate::sealing::{Begun, Sealing};
+use crate::extents::PlacedExtent;
 use crate::store::{Store, StoreInner};
 use crate::upload::PutResult;
-
-/// How many extents a session object of at most 1 MiB has room for, beside the longest tail.
-const MAX_EXTENTS: usize = 10_000;
-
-/// A long append writes its session whenever so much came since the last time. With what is in flight and what fills an
-/// extent, no more than 64 MiB are lost with the node.
-const SAVE_EVERY: u64 = 32 << 20;
-
-/// How much of one append is taken before it is asked whether to write the session.
-const SLICE: usize = 4 << 20;
-
-/// Extents read ahead where a blob is hashed again.
-const READ_AHEAD: usize = 3;
 
 /// Clocks of nodes may be so far apart before one's times say nothing to another.
 const CLOCK_SKEW: Duration = Duration::from_secs(5 * 60);
@@ -264,117 +247,6 @@ impl Session {
         self.store.inner().cancel_session(self.saved).await
     }
 
-    async fn try_commit(&mut self, digest: &Digest, size: Option<u64>) -> Result<PutResult> {
-        let inner = Arc::clone(self.store.inner());
-        let dek = inner.session_dek(&self.saved.record.wraps).await?;
-        if self.committing() != Some(digest) {
-            self.refuse_marked()?;
-            self.check_claims(&dek, digest, size).await?;
-            self.mark(&dek, digest).await?;
-        }
-        self.renew_old_extents(&dek).await?;
-        let record = &self.saved.record;
-        let extents: Vec<PlacedExtent> = record.extents.iter().map(|stored| inner.placed(stored)).collect();
-        let draft = Draft {
-            blob: record.blob,
-            digest: digest.clone(),
-            size: record.offset(),
-            dek,
-            dek_root: Some(record.dek_root),
-            inline: extents.is_empty().then(|| record.tail.clone()),
-            extents,
-            ttl: None,
-        };
-        inner.commit_shared(&draft).await
-    }
-
-    /// Whether the blob was made from this session.
-    async fn committed(&self, digest: &Digest) -> Result<Option<PutResult>> {
-        let found = self.store.inner().read_envelope(digest).await?;
-        let Found::Blob(blob) = found else { return Ok(None) };
-        let ours = blob.record.blob == self.saved.record.blob;
-        let result = PutResult { digest: digest.clone(), size: blob.record.size, created: true };
-        Ok(ours.then_some(result))
-    }
-
-    async fn check_claims(&self, dek: &Dek, digest: &Digest, size: Option<u64>) -> Result<()> {
-        if let Some(size) = size
-            && size != self.offset()
-        {
-            return Err(Error::invalid(format!("{} bytes came where {size} were announced", self.offset())));
-        }
-        let computed = if digest.algorithm() == self.algorithm() {
-            self.hasher()?.finish()
-        } else {
-            self.hash_again(dek, digest.algorithm()).await?
-        };
-        if computed == *digest {
-            return Ok(());
-        }
-        Err(Error::invalid(format!("the bytes have digest {computed}, not {digest} as claimed")))
-    }
-
-    /// Reads everything again, for the digest of an algorithm that nobody announced.
-    async fn hash_again(&self, dek: &Dek, algorithm: Algorithm) -> Result<Digest> {
-        let inner = self.store.inner();
-        let record = &self.saved.record;
-        let context = extent_context(&inner.store_id, &record.blob);
-        let mut hasher = Hasher::new(algorithm);
-        let mut pieces = stream::iter(&record.extents)
-            .map(|stored| {
-                let opener = Opener::new(inner.parts.crypto, dek.expose(), &context, &stored.extent.header);
-                async move {
-                    let opener = opener.map_err(|error| {
-                        Error::corrupt("data of this upload does not authenticate").with_source(error)
-                    })?;
-                    inner.read_extent(opener, &stored.extent).await
-                }
-            })
-            .buffered(READ_AHEAD);
-        while let Some(bytes) = pieces.try_next().await? {
-            let hashed = compute(&*inner.parts.runtime, move || {
-                hasher.update(&bytes);
-                hasher
-            });
-            hasher = hashed.await.ok_or_else(shutting_down)?;
-        }
-        hasher.update(&record.tail);
-        Ok(hasher.finish())
-    }
-
-    /// Says in the session what it is being committed as: from here on no append on any node is acknowledged, so what the
-    /// envelope will name stays as it is. A tail becomes an extent, if the blob has others.
-    async fn mark(&mut self, dek: &Dek, digest: &Digest) -> Result<()> {
-        let mut next = SessionRecord { committing: Some(digest.clone()), ..self.saved.record.clone() };
-        if next.extents.is_empty() || next.tail.is_empty() {
-            let marked = self.save(next, dek).await;
-            return self.marked(digest, marked).await;
-        }
-        let mut writer = self.writer().await?;
-        writer.take_nothing_back();
-        let marked = async {
-            writer.write_rest().await?;
-            next.extents = stored(writer.extents());
-            next.tail.clear();
-            self.save(next, dek).await
-        };
-        let marked = marked.await;
-        let marked = self.settle(writer, marked).await;
-        self.marked(digest, marked).await
-    }
-
-    /// Another node that commits by the same digest is welcome to have marked it first.
-    async fn marked(&mut self, digest: &Digest, marked: Result<()>) -> Result<()> {
-        match marked {
-            Err(error) if error.kind() == ErrorKind::Conflict => {
-                let found = self.store.inner().read_session(self.id()).await?;
-                self.saved = found.ok_or_else(|| gone(self.id()))?;
-                if self.committing() == Some(digest) { Ok(()) } else { Err(error) }
-            }
-            marked => marked,
-        }
-    }
-
     /// Data that is missing is no damage where another request went on with the session and replaced it.
     async fn explain<T>(&self, result: Result<T>) -> Result<T> {
         let Err(error) = &result else { return result };
@@ -388,17 +260,9 @@ impl Session {
         }
     }
 
-    /// Copies extents that gc could soon look at. Their old objects stay: an envelope may name them already.
-    async fn renew_old_extents(&mut self, dek: &Dek) -> Result<()> {
-        let inner = self.store.inner();
-        if !self.saved.record.extents.iter().any(|stored| inner.is_old(&inner.placed(stored))) {
-            return Ok(());
-        }
-        let mut writer = self.writer().await?;
-        writer.renew_old_extents().await?;
-        let next = SessionRecord { extents: stored(writer.extents()), ..self.saved.record.clone() };
-        let saved = self.save(next, dek).await;
-        self.settle(writer, saved).await
+    /// Writes the session, if it is still as it was read; with a revision of its own and the time of now.
+    async fn save(&mut self, next: SessionRecord, dek: &Dek) -> Result<()> {
+        self.store.inner().save_session(&mut self.saved, next, dek).await
     }
 
     fn refuse_marked(&self) -> Result<()> {
@@ -415,82 +279,6 @@ impl Session {
         // Checked when the record was decoded.
         Hasher::resume(&self.saved.record.hash)
             .ok_or_else(|| Error::new(ErrorKind::Internal, "a session's hash state can't be resumed"))
-    }
-
-    /// A writer that goes on after what is saved.
-    async fn writer(&self) -> Result<ExtentWriter> {
-        let inner = self.store.inner();
-        let record = &self.saved.record;
-        let dek = inner.session_dek(&record.wraps).await?;
-        inner.refuse_expired_kek()?;
-        let begun = Begun { blob: record.blob, dek, hasher: self.hasher()?, extents: record.extents.len() };
-        let parts = &inner.parts;
-        let sealing = Sealing::go_on(
-            parts.crypto,
-            inner.store_id,
-            begun,
-            parts.memory_per_stream,
-            parts.buffers.clone(),
-        );
-        let extents = record.extents.iter().map(|stored| inner.placed(stored)).collect();
-        let tail = Bytes::from(record.tail.clone());
-        Ok(ExtentWriter::go_on(Arc::clone(inner), sealing, extents, tail, MAX_EXTENTS))
-    }
-
-    async fn write(&mut self, writer: &mut ExtentWriter, mut bytes: Bytes) -> Result<()> {
-        while !bytes.is_empty() {
-            writer.write(bytes.split_to(bytes.len().min(SLICE))).await?;
-            let saved = self.offset();
-            if let Some((extents, hash)) = writer.stored_prefix(saved, SAVE_EVERY).await? {
-                let count = extents.len();
-                let extents = stored(&extents);
-                let next = SessionRecord { extents, tail: Vec::new(), hash, ..self.saved.record.clone() };
-                self.save(next, writer.dek()?).await?;
-                writer.named(count);
-                writer.drop_replaced().await;
-            }
-        }
-        Ok(())
-    }
-
-    /// Stores what is not stored, or keeps it in the session if it is little, and writes the session.
-    async fn save_rest(&mut self, writer: &mut ExtentWriter) -> Result<()> {
-        let tail = match writer.hash_short_rest(MAX_TAIL_LEN)? {
-            Some(tail) => {
-                writer.land_all().await?;
-                tail
-            }
-            None => {
-                writer.write_rest().await?;
-                Vec::new()
-            }
-        };
-        let (extents, hash) = (stored(writer.extents()), writer.hash()?);
-        let next = SessionRecord { extents, tail, hash, ..self.saved.record.clone() };
-        self.save(next, writer.dek()?).await
-    }
-
-    /// Writes the session, if it is still as it was read; with a revision of its own and the time of now.
-    async fn save(&mut self, next: SessionRecord, dek: &Dek) -> Result<()> {
-        self.store.inner().save_session(&mut self.saved, next, dek).await
-    }
-
-    /// Tidies up behind a write of the session that may have failed.
-    async fn settle(&self, mut writer: ExtentWriter, outcome: Result<()>) -> Result<()> {
-        match &outcome {
-            Ok(()) => {
-                // A marked session's extents may be named by an envelope, also under their old names.
-                if self.committing().is_none() {
-                    writer.drop_replaced().await;
-                }
-            }
-            // A write that names them was sent: whoever read it may have gone on from there.
-            Err(error) if self.saved.in_doubt => {
-                tracing::debug!(%error, "data of a session whose state is in doubt stays until gc");
-            }
-            Err(_) => writer.abandon().await,
-        }
-        outcome
     }
 }
 
@@ -524,10 +312,6 @@ fn gone(id: &SessionId) -> Error {
 
 fn moved() -> Error {
     Error::new(ErrorKind::Conflict, "another request went on with this upload; resume it and read its offset")
-}
-
-fn shutting_down() -> Error {
-    Error::new(ErrorKind::Unavailable, "the process is shutting down")
 }
 
 impl fmt::Debug for Session {

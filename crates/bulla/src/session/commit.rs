@@ -1,0 +1,151 @@
+//! Committing: the claim is checked, the session marked, the envelope created by the protocol of [`crate::commit`].
+
+use std::sync::Arc;
+
+use bulla_envelope::cobblestone::Opener;
+use bulla_envelope::context::extent_context;
+use bulla_envelope::digest::{Algorithm, Digest, Hasher};
+use bulla_envelope::secret::Dek;
+use bulla_envelope::session::SessionRecord;
+use bulla_kek::compute;
+use futures::{StreamExt, TryStreamExt, stream};
+
+use super::{Session, gone, stored};
+use crate::commit::Draft;
+use crate::envelopes::Found;
+use crate::error::{Error, ErrorKind, Result};
+use crate::extents::PlacedExtent;
+use crate::upload::PutResult;
+
+/// Extents read ahead where a blob is hashed again.
+const READ_AHEAD: usize = 3;
+
+impl Session {
+    pub(super) async fn try_commit(&mut self, digest: &Digest, size: Option<u64>) -> Result<PutResult> {
+        let inner = Arc::clone(self.store.inner());
+        let dek = inner.session_dek(&self.saved.record.wraps).await?;
+        if self.committing() != Some(digest) {
+            self.refuse_marked()?;
+            self.check_claims(&dek, digest, size).await?;
+            self.mark(&dek, digest).await?;
+        }
+        self.renew_old_extents(&dek).await?;
+        let record = &self.saved.record;
+        let extents: Vec<PlacedExtent> = record.extents.iter().map(|stored| inner.placed(stored)).collect();
+        let draft = Draft {
+            blob: record.blob,
+            digest: digest.clone(),
+            size: record.offset(),
+            dek,
+            dek_root: Some(record.dek_root),
+            inline: extents.is_empty().then(|| record.tail.clone()),
+            extents,
+            ttl: None,
+        };
+        inner.commit_shared(&draft).await
+    }
+
+    /// Whether the blob was made from this session.
+    pub(super) async fn committed(&self, digest: &Digest) -> Result<Option<PutResult>> {
+        let found = self.store.inner().read_envelope(digest).await?;
+        let Found::Blob(blob) = found else { return Ok(None) };
+        let ours = blob.record.blob == self.saved.record.blob;
+        let result = PutResult { digest: digest.clone(), size: blob.record.size, created: true };
+        Ok(ours.then_some(result))
+    }
+
+    async fn check_claims(&self, dek: &Dek, digest: &Digest, size: Option<u64>) -> Result<()> {
+        if let Some(size) = size
+            && size != self.offset()
+        {
+            return Err(Error::invalid(format!("{} bytes came where {size} were announced", self.offset())));
+        }
+        let computed = if digest.algorithm() == self.algorithm() {
+            self.hasher()?.finish()
+        } else {
+            self.hash_again(dek, digest.algorithm()).await?
+        };
+        if computed == *digest {
+            return Ok(());
+        }
+        Err(Error::invalid(format!("the bytes have digest {computed}, not {digest} as claimed")))
+    }
+
+    /// Reads everything again, for the digest of an algorithm that nobody announced.
+    async fn hash_again(&self, dek: &Dek, algorithm: Algorithm) -> Result<Digest> {
+        let inner = self.store.inner();
+        let record = &self.saved.record;
+        let context = extent_context(&inner.store_id, &record.blob);
+        let mut hasher = Hasher::new(algorithm);
+        let mut pieces = stream::iter(&record.extents)
+            .map(|stored| {
+                let opener = Opener::new(inner.parts.crypto, dek.expose(), &context, &stored.extent.header);
+                async move {
+                    let opener = opener.map_err(|error| {
+                        Error::corrupt("data of this upload does not authenticate").with_source(error)
+                    })?;
+                    inner.read_extent(opener, &stored.extent).await
+                }
+            })
+            .buffered(READ_AHEAD);
+        while let Some(bytes) = pieces.try_next().await? {
+            let hashed = compute(&*inner.parts.runtime, move || {
+                hasher.update(&bytes);
+                hasher
+            });
+            hasher = hashed.await.ok_or_else(shutting_down)?;
+        }
+        hasher.update(&record.tail);
+        Ok(hasher.finish())
+    }
+
+    /// Says in the session what it is being committed as: from here on no append on any node is acknowledged, so what the
+    /// envelope will name stays as it is. A tail becomes an extent, if the blob has others.
+    async fn mark(&mut self, dek: &Dek, digest: &Digest) -> Result<()> {
+        let mut next = SessionRecord { committing: Some(digest.clone()), ..self.saved.record.clone() };
+        if next.extents.is_empty() || next.tail.is_empty() {
+            let marked = self.save(next, dek).await;
+            return self.marked(digest, marked).await;
+        }
+        let mut writer = self.writer().await?;
+        writer.take_nothing_back();
+        let marked = async {
+            writer.write_rest().await?;
+            next.extents = stored(writer.extents());
+            next.tail.clear();
+            self.save(next, dek).await
+        };
+        let marked = marked.await;
+        let marked = self.settle(writer, marked).await;
+        self.marked(digest, marked).await
+    }
+
+    /// Another node that commits by the same digest is welcome to have marked it first.
+    async fn marked(&mut self, digest: &Digest, marked: Result<()>) -> Result<()> {
+        match marked {
+            Err(error) if error.kind() == ErrorKind::Conflict => {
+                let found = self.store.inner().read_session(self.id()).await?;
+                self.saved = found.ok_or_else(|| gone(self.id()))?;
+                if self.committing() == Some(digest) { Ok(()) } else { Err(error) }
+            }
+            marked => marked,
+        }
+    }
+
+    /// Copies extents that gc could soon look at. Their old objects stay: an envelope may name them already.
+    async fn renew_old_extents(&mut self, dek: &Dek) -> Result<()> {
+        let inner = self.store.inner();
+        if !self.saved.record.extents.iter().any(|stored| inner.is_old(&inner.placed(stored))) {
+            return Ok(());
+        }
+        let mut writer = self.writer().await?;
+        writer.renew_old_extents().await?;
+        let next = SessionRecord { extents: stored(writer.extents()), ..self.saved.record.clone() };
+        let saved = self.save(next, dek).await;
+        self.settle(writer, saved).await
+    }
+}
+
+fn shutting_down() -> Error {
+    Error::new(ErrorKind::Unavailable, "the process is shutting down")
+}
