@@ -258,6 +258,27 @@ impl Bucket {
         }
     }
 
+    /// Removes many such objects, with as few requests as the store can do it. It is no error if some are not there.
+    ///
+    /// # Errors
+    /// The first failure; the others are removed all the same, and any may be gone.
+    ///
+    /// # Cancel safety
+    /// As for [`delete_data`](Self::delete_data).
+    pub async fn delete_all(&self, keys: &[String]) -> Result<(), BucketError> {
+        let paths = keys.iter().map(|key| self.path(key)).collect::<Result<Vec<_>, _>>()?;
+        let mut deleted = self.store.delete_stream(futures::stream::iter(paths.into_iter().map(Ok)).boxed());
+        let mut done = Ok(());
+        while let Some(one) = deleted.next().await {
+            match one {
+                Ok(_) | Err(Error::NotFound { .. }) => {}
+                Err(error) if done.is_ok() => done = Err(BucketError::from_store("delete", "data", error)),
+                Err(_) => {}
+            }
+        }
+        done
+    }
+
     /// Copies an object to a name that nobody else uses, with the time of now.
     ///
     /// # Errors

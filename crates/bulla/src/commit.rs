@@ -3,7 +3,7 @@
 //! ```text
 //!            ┌──────────────── retry ────────────────┐
 //!            ▼                                       │
-//! not too old, lease live ─► create/replace ─► definite yes ─► still young? log still fresh? ─► acknowledge
+//! not too old, lease live ─► create/replace ─► definite yes ─► log still fresh? gc outrun? ─► acknowledge
 //!                                  │
 //!                                  └► anything else ─► read again: ours ─► as yes
 //!                                                                  nothing, tombstone, unusable ─► retry
@@ -13,28 +13,22 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bulla_envelope::cobblestone::sealed_len;
 use bulla_envelope::digest::Digest;
 use bulla_envelope::envelope::{BlobRecord, Envelope, EnvelopeHeader};
 use bulla_envelope::ids::{BlobId, RootId};
-use bulla_envelope::names::extent_key;
 use bulla_envelope::secret::Dek;
-use bulla_kek::Now;
 use bytes::Bytes;
-use futures::{StreamExt, TryStreamExt, stream};
 
 use crate::bucket::{BucketError, Conditional, UpdateVersion};
 use crate::envelopes::{Found, OpenedBlob, age};
 use crate::error::{Error, ErrorKind, Result};
 use crate::extents::PlacedExtent;
+use crate::horizon::{Horizon, Outrun, Wanted};
 use crate::store::StoreInner;
 use crate::unlock::Unlocked;
 use crate::upload::PutResult;
 
 const ATTEMPTS: usize = 16;
-
-/// How many data objects are looked for at once.
-const HEADS: usize = 16;
 
 /// Everything a commit needs, with all data uploaded.
 #[derive(Debug)]
@@ -47,6 +41,8 @@ pub(crate) struct Draft {
     pub(crate) dek_root: Option<RootId>,
     pub(crate) inline: Option<Vec<u8>>,
     pub(crate) extents: Vec<PlacedExtent>,
+    /// No extent is older than this horizon.
+    pub(crate) horizon: Horizon,
     pub(crate) ttl: Option<Duration>,
 }
 
@@ -58,8 +54,8 @@ enum Answers {
 }
 
 impl StoreInner {
-    pub(crate) async fn commit(&self, draft: Draft) -> Result<PutResult> {
-        let (result, answers) = self.commit_draft(&draft).await;
+    pub(crate) async fn commit(&self, mut draft: Draft) -> Result<PutResult> {
+        let (result, answers) = self.commit_draft(&mut draft).await;
         let ours = matches!(&result, Ok(result) if result.created);
         if !ours && answers == Answers::AllDefinite {
             self.drop_extents(&draft.extents).await;
@@ -68,22 +64,28 @@ impl StoreInner {
     }
 
     /// As [`commit`](Self::commit), for data that others name too: it stays, whatever comes.
-    pub(crate) async fn commit_shared(&self, draft: &Draft) -> Result<PutResult> {
-        self.commit_draft(draft).await.0
+    pub(crate) async fn commit_shared(&self, mut draft: Draft) -> Result<PutResult> {
+        self.commit_draft(&mut draft).await.0
     }
 
-    async fn commit_draft(&self, draft: &Draft) -> (Result<PutResult>, Answers) {
+    async fn commit_draft(&self, draft: &mut Draft) -> (Result<PutResult>, Answers) {
         let mut answers = Answers::AllDefinite;
         let result = self.try_commit(draft, &mut answers).await;
         self.cache.remove(&draft.digest);
         (result, answers)
     }
 
-    async fn try_commit(&self, draft: &Draft, answers: &mut Answers) -> Result<PutResult> {
+    async fn try_commit(&self, draft: &mut Draft, answers: &mut Answers) -> Result<PutResult> {
         let mut replace: Option<UpdateVersion> = None;
+        // Somebody else's envelope of that version, if it can be read.
+        let mut replaced = None;
         let mut failure = None;
         for attempt in 0..ATTEMPTS {
             self.refuse_too_old(draft)?;
+            // Half of what is allowed before acknowledging, so that it is seldom read twice.
+            if self.outrun_gc(draft, self.gate.revocation_bound() / 2).await? == Outrun::Gone {
+                return Err(collected());
+            }
             self.refuse_expired_kek()?;
             let keys = self.gate.secrets(self).await?;
             let (key, object) = (self.blob_key(&keys, &draft.digest), self.seal_envelope(&keys, draft)?);
@@ -98,7 +100,7 @@ impl StoreInner {
             match outcome {
                 Conditional::Done(version) => {
                     *answers = before;
-                    return self.finish(draft, &keys, version, answers).await;
+                    return self.finish(draft, keys, version, replaced, answers).await;
                 }
                 Conditional::Lost => {}
                 Conditional::Unknown(error) => {
@@ -113,88 +115,142 @@ impl StoreInner {
             if refused && !is_ours {
                 *answers = before;
             }
-            replace = match found {
+            (replace, replaced) = match found {
                 Found::Blob(found) if is_ours => {
-                    let keys = self.gate.secrets(self).await?;
-                    let version = found.version.clone();
-                    return self.finish_found(draft, &keys, &found, version, answers).await;
+                    return self.finish_found(draft, &found, replaced, answers).await;
                 }
                 Found::Blob(found) if self.usable(&found, draft).await? => {
                     let (digest, size) = (digest.clone(), found.record.size);
                     return Ok(PutResult { digest, size, created: false });
                 }
-                Found::Nothing => None,
-                Found::Blob(found) => Some(found.version.clone()),
-                Found::Tombstone(version) => Some(version),
+                Found::Nothing => (None, None),
+                Found::Blob(found) => (Some(found.version.clone()), Some(found)),
+                Found::Tombstone(version) => (Some(version), None),
                 Found::Damaged(version, error) => {
                     tracing::warn!(%digest, %error, "replacing a damaged envelope");
-                    Some(version)
+                    (Some(version), None)
                 }
             };
         }
         Err(contended(failure, &draft.digest))
     }
 
-    /// Our envelope was created just now.
+    /// Our envelope is there, naming the draft's extents, wrapped under the active key of `keys`, perhaps in the place of
+    /// somebody else's.
     async fn finish(
         &self,
-        draft: &Draft,
-        keys: &Arc<Unlocked>,
+        draft: &mut Draft,
+        keys: Arc<Unlocked>,
         version: UpdateVersion,
+        replaced: Option<Arc<OpenedBlob>>,
         answers: &mut Answers,
     ) -> Result<PutResult> {
         // From here on the envelope is visible: its data must stay whatever happens, unless it is withdrawn.
         let before = std::mem::replace(answers, Answers::SomeLost);
-        let version = self.rewrap_if_late(draft, keys, version).await?;
-        if self.is_too_old(draft)
-            && !self.all_there(&draft.extents.iter().map(Into::into).collect::<Vec<_>>()).await?
-        {
-            let key = self.blob_key(keys, &draft.digest);
-            if let Conditional::Done(_) = self.bucket.remove(&key, &version, self.nonce()).await {
-                *answers = before;
+        let done = PutResult { digest: draft.digest.clone(), size: draft.size, created: true };
+        let mut written = (keys, version);
+        loop {
+            let Some(version) = self.rewrap_if_late(draft, written).await? else { return Ok(done) };
+            match self.outrun_gc(draft, self.gate.revocation_bound()).await? {
+                Outrun::Unmoved => return Ok(done),
+                Outrun::Moved => {
+                    let keys = self.gate.secrets(self).await?;
+                    let Some(version) = self.replace_own(draft, &keys, version).await? else {
+                        return Ok(done);
+                    };
+                    written = (keys, version);
+                }
+                Outrun::Gone => {
+                    if self.withdraw(draft, &version, replaced.as_deref()).await? {
+                        *answers = before;
+                    }
+                    return Err(collected());
+                }
             }
-            return Err(too_old());
         }
-        Ok(PutResult { digest: draft.digest.clone(), size: draft.size, created: true })
     }
 
-    /// Our envelope was created by an attempt whose answer was lost; by whichever key that attempt used.
+    /// Our envelope was created by an attempt whose answer was lost; by whichever key that attempt used, and perhaps before
+    /// extents were copied to new names.
     async fn finish_found(
         &self,
-        draft: &Draft,
-        keys: &Arc<Unlocked>,
+        draft: &mut Draft,
         found: &OpenedBlob,
-        version: UpdateVersion,
+        replaced: Option<Arc<OpenedBlob>>,
         answers: &mut Answers,
     ) -> Result<PutResult> {
-        if keys.is_active(&found.wrapped_by) {
-            return self.finish(draft, keys, version, answers).await;
-        }
         *answers = Answers::SomeLost;
-        let version = self.rewrap(draft, keys, version).await?;
-        self.finish(draft, keys, version, answers).await
+        let keys = self.gate.secrets(self).await?;
+        let mut version = found.version.clone();
+        if !is_current(found, draft, &keys) {
+            match self.replace_own(draft, &keys, version).await? {
+                Some(now) => version = now,
+                None => {
+                    return Ok(PutResult { digest: draft.digest.clone(), size: draft.size, created: true });
+                }
+            }
+        }
+        self.finish(draft, keys, version, replaced, answers).await
+    }
+
+    /// Takes our envelope back, whose data is gone: nobody can read it, so nobody relies on it. What it replaced, somebody
+    /// may rely on: that is put back. Whether it certainly is away.
+    async fn withdraw(
+        &self,
+        draft: &Draft,
+        version: &UpdateVersion,
+        replaced: Option<&OpenedBlob>,
+    ) -> Result<bool> {
+        let keys = self.gate.secrets(self).await?;
+        let key = self.blob_key(&keys, &draft.digest);
+        if let Some(before) = replaced {
+            let extents: Vec<Wanted> = before.record.extents.iter().map(Wanted::from).collect();
+            if self.times_of(&extents).await?.is_some() {
+                let object = self.seal_record(&keys, &before.record, &before.dek)?;
+                return Ok(self.bucket.put_update(&key, object, version).await.is_done());
+            }
+        }
+        Ok(matches!(self.bucket.remove(&key, version, self.nonce()).await, Conditional::Done(())))
+    }
+
+    /// Makes sure that no gc removes the draft's data behind its envelope's back: [`crate::horizon`] has the argument.
+    ///
+    /// A gc that leaves data alone for as long as writers count on raises the horizon without waiting for them; who took
+    /// longer than half of that reads it anew.
+    async fn outrun_gc(&self, draft: &mut Draft, max_age: Duration) -> Result<Outrun> {
+        if draft.extents.is_empty() {
+            return Ok(Outrun::Unmoved);
+        }
+        let too_old = self.are_too_old(&draft.extents);
+        let horizon = self.horizon(if too_old { Duration::ZERO } else { max_age }).await?;
+        if horizon <= draft.horizon && !too_old {
+            return Ok(Outrun::Unmoved);
+        }
+        let outcome = self.outrun(&mut draft.extents, horizon).await?;
+        draft.horizon = draft.horizon.max(horizon);
+        Ok(outcome)
     }
 
     /// A paused process may have wrapped with a key that was retired meanwhile. If lease or log view grew older than R
     /// between the start of reading the log and now, the log is read again and the envelope re-wrapped where needed.
+    ///
+    /// The envelope's version now; `None` as [`replace_own`](Self::replace_own).
     async fn rewrap_if_late(
         &self,
         draft: &Draft,
-        keys: &Arc<Unlocked>,
-        mut version: UpdateVersion,
-    ) -> Result<UpdateVersion> {
-        let mut keys = Arc::clone(keys);
+        (mut keys, mut version): (Arc<Unlocked>, UpdateVersion),
+    ) -> Result<Option<UpdateVersion>> {
         loop {
             if self.is_in_time(&keys) {
-                return Ok(version);
+                return Ok(Some(version));
             }
             let newer = self.gate.refresh(self).await?;
             if newer.active_store_key == keys.active_store_key {
-                return Ok(version);
+                return Ok(Some(version));
             }
-            version = self.rewrap(draft, &newer, version).await?;
+            let Some(rewrapped) = self.replace_own(draft, &newer, version).await? else { return Ok(None) };
             // The process may have been paused in this write as well.
-            keys = newer;
+            (keys, version) = (newer, rewrapped);
         }
     }
 
@@ -206,19 +262,20 @@ impl StoreInner {
         in_time && self.gate.is_live(self)
     }
 
-    /// Replaces our own envelope by one wrapped under the active store key.
-    async fn rewrap(
+    /// Replaces our own envelope by one that is wrapped under the active store key and names the extents where they are now.
+    /// `None` where it was deleted or replaced after it was there: theirs is the newer word.
+    async fn replace_own(
         &self,
         draft: &Draft,
         keys: &Arc<Unlocked>,
         version: UpdateVersion,
-    ) -> Result<UpdateVersion> {
+    ) -> Result<Option<UpdateVersion>> {
         let key = self.blob_key(keys, &draft.digest);
         let mut version = version;
         let mut failure = None;
         for attempt in 0..ATTEMPTS {
             match self.bucket.put_update(&key, self.seal_envelope(keys, draft)?, &version).await {
-                Conditional::Done(version) => return Ok(version),
+                Conditional::Done(version) => return Ok(Some(version)),
                 Conditional::Lost => {}
                 Conditional::Unknown(error) => {
                     failure = Some(error);
@@ -226,23 +283,20 @@ impl StoreInner {
                 }
             }
             match self.read_envelope(&draft.digest).await? {
-                Found::Blob(found)
-                    if found.record.blob == draft.blob && keys.is_active(&found.wrapped_by) =>
-                {
-                    return Ok(found.version.clone());
+                Found::Blob(found) if is_current(&found, draft, keys) => {
+                    return Ok(Some(found.version.clone()));
                 }
                 Found::Blob(found) if found.record.blob == draft.blob => version = found.version.clone(),
-                // Somebody deleted or replaced it after it was there: theirs is the newer word.
-                Found::Nothing => return Ok(version),
-                Found::Tombstone(version) | Found::Damaged(version, _) => return Ok(version),
-                Found::Blob(found) => return Ok(found.version.clone()),
+                Found::Nothing | Found::Tombstone(_) | Found::Damaged(..) | Found::Blob(_) => {
+                    return Ok(None);
+                }
             }
         }
         Err(contended(failure, &draft.digest))
     }
 
-    /// Whether somebody else's envelope serves as well as ours: its data is all there, it expires no earlier, and its
-    /// key is active.
+    /// Whether somebody else's envelope serves as well as ours: its data is all there and stays, it expires no earlier, and
+    /// its key is active.
     async fn usable(&self, found: &OpenedBlob, draft: &Draft) -> Result<bool> {
         let keys = self.gate.secrets(self).await?;
         let expiry = self.expiry(draft);
@@ -251,20 +305,20 @@ impl StoreInner {
             (Some(_), None) => false,
             (Some(theirs), Some(ours)) => theirs >= ours,
         };
-        let extents: Vec<Wanted> = found.record.extents.iter().map(Wanted::from).collect();
-        Ok(long_enough && keys.is_active(&found.wrapped_by) && self.all_there(&extents).await?)
+        Ok(long_enough && keys.is_active(&found.wrapped_by) && self.stays(found).await?)
     }
 
-    /// Whether every extent is there at exactly its length.
-    async fn all_there(&self, extents: &[Wanted]) -> Result<bool> {
-        let checks = stream::iter(extents.to_vec()).map(|wanted| async move {
-            match self.bucket.head(&wanted.key).await {
-                Ok(Some(entry)) => Ok(Some(entry.size) == wanted.len),
-                Ok(None) => Ok(false),
-                Err(error) => Err(Error::from(error)),
-            }
-        });
-        checks.buffer_unordered(HEADS).try_fold(true, |all, there| async move { Ok(all && there) }).await
+    /// Whether the data of somebody else's envelope is all there, at exactly its length, and no gc may have missed it.
+    ///
+    /// A gc removes what was more than R older than the moment at which it looked for envelopes, or else raised the horizon
+    /// above it before it looked. So it has seen an envelope that was there less than R after its data.
+    async fn stays(&self, found: &OpenedBlob) -> Result<bool> {
+        let extents: Vec<Wanted> = found.record.extents.iter().map(Wanted::from).collect();
+        let Some(times) = self.times_of(&extents).await? else { return Ok(false) };
+        let Some(oldest) = times.into_iter().min() else { return Ok(true) };
+        let quick = self.gate.revocation_bound().min(self.parts.gc_grace / 2);
+        let took = found.modified.duration_since(oldest).unwrap_or_default();
+        Ok(took <= quick || !self.horizon(Duration::ZERO).await?.is_after(oldest))
     }
 
     fn seal_envelope(&self, keys: &Unlocked, draft: &Draft) -> Result<Bytes> {
@@ -278,15 +332,18 @@ impl StoreInner {
             dek_root: draft.dek_root.unwrap_or(keys.root_id),
             expires: self.expiry(draft),
         };
+        self.seal_record(keys, &record, &draft.dek)
+    }
+
+    fn seal_record(&self, keys: &Unlocked, record: &BlobRecord, dek: &Dek) -> Result<Bytes> {
         let mut salt = [0; 24];
         self.parts.runtime.random().fill(&mut salt);
         let header = EnvelopeHeader { store: keys.store(), root: keys.root_id };
-        let wraps = vec![keys.wrap_dek(&draft.dek)];
-        let envelope =
-            Envelope::seal(self.parts.crypto, &keys.envelope_key, header, wraps, &draft.dek, &record, salt)
-                .map_err(|error| {
-                Error::invalid("the blob can't be described by one envelope").with_source(error)
-            })?;
+        let wraps = vec![keys.wrap_dek(dek)];
+        let (crypto, key) = (self.parts.crypto, &keys.envelope_key);
+        let envelope = Envelope::seal(crypto, key, header, wraps, dek, record, salt).map_err(|error| {
+            Error::invalid("the blob can't be described by one envelope").with_source(error)
+        })?;
         Ok(Bytes::from(envelope.encode()))
     }
 
@@ -296,15 +353,8 @@ impl StoreInner {
         Some(self.parts.runtime.now().unix_ms().saturating_add(ttl))
     }
 
-    fn is_too_old(&self, draft: &Draft) -> bool {
-        let now = self.parts.runtime.now();
-        let oldest: Option<&Now> =
-            draft.extents.iter().map(|placed| &placed.started).min_by_key(|started| started.boot);
-        oldest.is_some_and(|oldest| age(&now, oldest) > self.parts.gc_grace / 2)
-    }
-
     fn refuse_too_old(&self, draft: &Draft) -> Result<()> {
-        if self.is_too_old(draft) { Err(too_old()) } else { Ok(()) }
+        if self.are_too_old(&draft.extents) { Err(too_old()) } else { Ok(()) }
     }
 }
 
@@ -323,22 +373,18 @@ fn too_old() -> Error {
     )
 }
 
-/// A data object that must be there.
-#[derive(Clone, Debug)]
-struct Wanted {
-    key: String,
-    /// The object's exact length; `None` for an extent that can't be.
-    len: Option<u64>,
+pub(crate) fn collected() -> Error {
+    Error::new(
+        ErrorKind::Conflict,
+        "TooOld: data of this upload was removed before the upload was complete (by a gc with a short grace, or by hand); \
+         put the blob again",
+    )
 }
 
-impl From<&bulla_envelope::envelope::Extent> for Wanted {
-    fn from(extent: &bulla_envelope::envelope::Extent) -> Self {
-        Self { key: extent_key(&extent.name), len: sealed_len(extent.len) }
-    }
-}
-
-impl From<&PlacedExtent> for Wanted {
-    fn from(placed: &PlacedExtent) -> Self {
-        Self::from(&placed.extent)
-    }
+/// Whether what was found is our envelope as it would be written now.
+fn is_current(found: &OpenedBlob, draft: &Draft, keys: &Unlocked) -> bool {
+    let ours = draft.extents.iter().map(|placed| &placed.extent);
+    found.record.blob == draft.blob
+        && keys.is_active(&found.wrapped_by)
+        && found.record.extents.iter().eq(ours)
 }

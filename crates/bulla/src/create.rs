@@ -17,10 +17,11 @@ use crate::bucket::Bucket;
 use crate::engine::Engine;
 use crate::error::{Error, ErrorKind, Result};
 use crate::gate::Gate;
+use crate::horizon::HorizonCache;
 use crate::log::{self, Append, RawRecord, RecordMark};
 use crate::preflight::{self, Requirements};
 use crate::store::{Store, StoreInner};
-use crate::unlock::{Expected, unlock};
+use crate::unlock::{Describe, Expected, unlock};
 
 /// The shortest and longest revocation bound a store may have.
 const BOUNDS: std::ops::RangeInclusive<Duration> =
@@ -29,7 +30,7 @@ const BOUNDS: std::ops::RangeInclusive<Duration> =
 /// How a store is made.
 #[derive(Clone, Debug)]
 pub struct CreateOptions {
-    /// The KEK. Without a version the store starts under its newest, and `rotate` goes to the newest.
+    /// The KEK. Without a version the store starts under its newest, and follows newer ones by itself.
     pub key: KeyId,
     /// As whom the nodes use it.
     pub identity: Identity,
@@ -151,11 +152,16 @@ impl Engine {
         };
         let expected = Expected { anchor, floor: options.floor };
         let sent = parts.runtime.now();
-        let keys = unlock(&parts.providers, &raw, expected, read_started, sent).await?;
+        let describe = match parts.follow_versions_every {
+            Duration::MAX => Describe::InUse,
+            _ => Describe::Newest { known: None },
+        };
+        let keys = unlock(&parts.providers, &raw, expected, read_started, sent, describe).await?;
         let inner = StoreInner {
             parts: Arc::clone(parts),
             bucket,
             cache: Cache::new(parts.cached_envelopes),
+            horizon: HorizonCache::default(),
             store_id: keys.store(),
             anchor: keys.root.anchor(),
             gate: Gate::new(parts, keys, raw),

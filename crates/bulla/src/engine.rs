@@ -17,6 +17,8 @@ pub(crate) struct Parts {
     pub(crate) memory_per_stream: usize,
     pub(crate) gc_grace: Duration,
     pub(crate) outage_grace: Duration,
+    /// `MAX`: never.
+    pub(crate) follow_versions_every: Duration,
     pub(crate) cached_envelopes: usize,
     /// For sealed extents on their way.
     pub(crate) buffers: Buffers,
@@ -52,6 +54,7 @@ impl Engine {
                 memory_per_stream: 16 << 20,
                 gc_grace: Duration::from_secs(24 * 60 * 60),
                 outage_grace: Duration::ZERO,
+                follow_versions_every: Duration::from_secs(60 * 60),
                 cached_envelopes: 4096,
                 buffers: Buffers::default(),
             },
@@ -101,6 +104,17 @@ impl EngineBuilder {
     #[must_use]
     pub fn outage_grace(mut self, grace: Duration) -> Self {
         self.parts.outage_grace = grace;
+        self
+    }
+
+    /// Within how long a store whose key id has no version notices a newer version of its key, and rotates to it in the
+    /// background; 1 h unless set, [`Duration::MAX`] for never. It asks when the store is opened, and then, while the store
+    /// is in use, in place of another question, so that it costs no calls; an unused store does not ask. A version that
+    /// can't hold the store (disabled, expired, too weak, not permitted) is not taken: [`Store::status`](crate::Store::status)
+    /// says why, and it is tried again after the same time. A key id with a version never moves.
+    #[must_use]
+    pub fn follow_versions_every(mut self, interval: Duration) -> Self {
+        self.parts.follow_versions_every = interval;
         self
     }
 

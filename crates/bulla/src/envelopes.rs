@@ -1,7 +1,7 @@
 //! Reading envelopes: from object to open record, and for how long a decoded one may be used again.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bulla_envelope::MAX_OBJECT_LEN;
 use bulla_envelope::crypto::CryptoProvider;
@@ -23,6 +23,8 @@ pub(crate) struct OpenedBlob {
     /// The kid of the wrap that opened it.
     pub(crate) wrapped_by: String,
     pub(crate) version: UpdateVersion,
+    /// When the envelope was written, by the bucket's clock.
+    pub(crate) modified: SystemTime,
     /// Before the envelope was read.
     pub(crate) read_started: Now,
 }
@@ -92,9 +94,10 @@ impl StoreInner {
         }
         // Readers of one blob share one read.
         let blob = self.cache.get_or_insert_async(digest, self.find_fresh(digest)).await?;
-        if !self.gate.is_live(self) {
-            // It may have come after the wipe.
+        while !self.gate.is_live(self) {
+            // It may have come after the wipe; and what it says is released under a live lease only.
             self.cache.remove(digest);
+            self.gate.secrets(self).await?;
         }
         self.unexpired(digest, blob)
     }
@@ -123,7 +126,8 @@ impl StoreInner {
         read_started: Now,
     ) -> Result<OpenedBlob, NotOpened> {
         let (record, dek, wrapped_by) = open_envelope(self.parts.crypto, keys, &object.bytes, digest)?;
-        Ok(OpenedBlob { record, dek, wrapped_by, version: object.version.clone(), read_started })
+        let (version, modified) = (object.version.clone(), object.last_modified);
+        Ok(OpenedBlob { record, dek, wrapped_by, version, modified, read_started })
     }
 }
 

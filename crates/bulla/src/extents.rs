@@ -9,6 +9,7 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bulla_envelope::cobblestone::{HEADER_LEN, Opener, sealed_len};
 use bulla_envelope::digest::{HashState, Hasher};
@@ -22,8 +23,10 @@ use futures::{StreamExt, TryStreamExt, stream};
 use tokio::sync::oneshot;
 
 use crate::bucket::{BucketError, BucketErrorKind};
+use crate::commit::collected;
 use crate::envelopes::age;
 use crate::error::{Error, ErrorKind, Result};
+use crate::horizon::{Horizon, Outrun};
 use crate::sealing::{MAX_EXTENTS, SealedExtent, Sealing};
 use crate::store::StoreInner;
 
@@ -69,6 +72,8 @@ pub(crate) struct ExtentWriter {
     /// How many extents are stored, and the hash up to there; `None` before the first of this writer is.
     landed: Option<(usize, Hasher)>,
     max_extents: usize,
+    /// No extent is older than this; known before the first is sent.
+    horizon: Horizon,
     /// Whether the last extent may be taken back if it is small.
     may_take_back: bool,
     /// Objects that this writer wrote and nobody names yet.
@@ -90,21 +95,23 @@ impl ExtentWriter {
             in_flight_bytes: 0,
             landed: None,
             max_extents: MAX_EXTENTS,
+            horizon: Horizon::default(),
             may_take_back: false,
             fresh: Vec::new(),
             replaced: Vec::new(),
         }
     }
 
-    /// Goes on after `extents` and `tail`, which `sealing` has hashed; with at most `max_extents` in all.
+    /// Goes on after `extents`, none of which is older than `horizon`, and `tail`; `sealing` has hashed both. There are at most
+    /// `max_extents` in all.
     pub(crate) fn go_on(
         inner: Arc<StoreInner>,
         sealing: Sealing,
-        extents: Vec<PlacedExtent>,
+        (extents, horizon): (Vec<PlacedExtent>, Horizon),
         tail: Bytes,
         max_extents: usize,
     ) -> Self {
-        Self { extents, tail, max_extents, may_take_back: true, ..Self::new(inner, sealing) }
+        Self { extents, horizon, tail, max_extents, may_take_back: true, ..Self::new(inner, sealing) }
     }
 
     /// Whether nothing has been sealed or stored.
@@ -164,12 +171,12 @@ impl ExtentWriter {
     }
 
     /// What has been stored in one piece from the start, once more than `step` bytes of extents are placed beyond `saved`:
-    /// the extents, and the hash up to there.
+    /// how many extents, and the hash up to there.
     pub(crate) async fn stored_prefix(
         &mut self,
         saved: u64,
         step: u64,
-    ) -> Result<Option<(Vec<PlacedExtent>, HashState)>> {
+    ) -> Result<Option<(usize, HashState)>> {
         if self.placed_len() < saved.saturating_add(step) {
             return Ok(None);
         }
@@ -179,9 +186,8 @@ impl ExtentWriter {
             self.land(flight).await?;
         }
         let Some((count, hasher)) = &self.landed else { return Ok(None) };
-        let extents = self.extents[..*count].to_vec();
         let hash = hasher.state();
-        Ok((hash.len() > saved).then_some((extents, hash)))
+        Ok((hash.len() > saved).then_some((*count, hash)))
     }
 
     pub(crate) fn dek(&self) -> Result<&Dek> {
@@ -190,6 +196,11 @@ impl ExtentWriter {
 
     pub(crate) fn take_extents(&mut self) -> Vec<PlacedExtent> {
         std::mem::take(&mut self.extents)
+    }
+
+    /// No extent is older than this.
+    pub(crate) fn horizon(&self) -> Horizon {
+        self.horizon
     }
 
     pub(crate) fn extents(&self) -> &[PlacedExtent] {
@@ -281,6 +292,10 @@ impl ExtentWriter {
             let Some(flight) = self.in_flight.pop_front() else { break };
             self.land(flight).await?;
         }
+        if self.extents.is_empty() {
+            // However old: what is sent from now on is younger.
+            self.horizon = inner.horizon(Duration::MAX).await?;
+        }
         let started = inner.parts.runtime.now();
         let SealedExtent { extent, message, hasher } = sealed;
         let key = extent_key(&extent.name);
@@ -313,35 +328,71 @@ impl ExtentWriter {
         Ok(())
     }
 
-    /// Who takes long copies his extents to new names before they are old enough for gc to look at them. An extent's
-    /// context does not name its object, so a copy opens.
+    /// Who takes long copies his extents to new names before they are old enough for gc to look at them, and when a gc has
+    /// begun that looks at younger ones. An extent's context does not name its object, so a copy opens.
     pub(crate) async fn renew_old_extents(&mut self) -> Result<()> {
+        if self.extents.is_empty() {
+            return Ok(());
+        }
         let inner = Arc::clone(&self.inner);
+        let horizon = inner.horizon(inner.gate.revocation_bound() / 2).await?;
+        if horizon > self.horizon {
+            self.outrun(horizon).await?;
+        }
         if !self.extents.iter().any(|placed| inner.is_old(placed)) {
             return Ok(());
         }
         self.land_all().await?;
         let old = self.extents.iter().enumerate().filter(|(_, placed)| inner.is_old(placed));
-        let old: Vec<(usize, ExtentName)> = old.map(|(at, placed)| (at, placed.extent.name)).collect();
+        let old: Vec<(usize, PlacedExtent)> = old.map(|(at, placed)| (at, placed.clone())).collect();
         let mut copies = stream::iter(old)
-            .map(|(at, old)| {
+            .map(|(at, mut placed)| {
                 let inner = Arc::clone(&inner);
                 async move {
-                    let started = inner.parts.runtime.now();
-                    let name = ExtentName::random(inner.parts.runtime.random());
-                    inner.bucket.copy(&extent_key(&old), &extent_key(&name)).await.map_err(missing_or)?;
-                    Ok::<_, Error>((at, old, name, started))
+                    inner.copy_extent(&mut placed).await.map_err(gone)?;
+                    Ok::<_, Error>((at, placed))
                 }
             })
             .buffer_unordered(CONCURRENCY);
-        while let Some((at, old, name, started)) = copies.try_next().await? {
-            self.extents[at].extent.name = name;
-            self.extents[at].started = started;
-            self.fresh.retain(|fresh| *fresh != old);
-            self.fresh.push(name);
-            self.replaced.push(old);
+        while let Some((at, placed)) = copies.try_next().await? {
+            self.fresh.push(placed.extent.name);
+            let old = std::mem::replace(&mut self.extents[at], placed);
+            self.replaced.push(old.extent.name);
         }
         Ok(())
+    }
+
+    /// Makes sure of all extents against a gc that has begun. What is copied stays as well: whoever named it may still be on
+    /// his way.
+    async fn outrun(&mut self, horizon: Horizon) -> Result<()> {
+        self.land_all().await?;
+        let before: Vec<ExtentName> = self.extents.iter().map(|placed| placed.extent.name).collect();
+        let outcome = self.inner.outrun(&mut self.extents, horizon).await?;
+        let moved = self.extents.iter().zip(before).filter(|(placed, before)| placed.extent.name != *before);
+        self.fresh.extend(moved.map(|(placed, _)| placed.extent.name));
+        if outcome == Outrun::Gone {
+            return Err(collected());
+        }
+        self.horizon = self.horizon.max(horizon);
+        Ok(())
+    }
+
+    /// After an object that names the extents was written, and before that is acknowledged: no gc removes them behind its
+    /// back. `true`: some were copied for that, so it is to be written again.
+    pub(crate) async fn outrun_gc(&mut self) -> Result<bool> {
+        if self.extents.is_empty() {
+            return Ok(false);
+        }
+        let too_old = self.inner.are_too_old(&self.extents);
+        let max_age = if too_old { Duration::ZERO } else { self.inner.gate.revocation_bound() };
+        let horizon = self.inner.horizon(max_age).await?;
+        if horizon <= self.horizon && !too_old {
+            return Ok(false);
+        }
+        let before: Vec<ExtentName> = self.extents.iter().map(|placed| placed.extent.name).collect();
+        self.outrun(horizon).await?;
+        self.renew_old_extents().await?;
+        Ok(self.extents.iter().map(|placed| placed.extent.name).ne(before))
     }
 }
 
@@ -349,6 +400,13 @@ impl StoreInner {
     /// Whether gc could look at it before long, if nobody named it.
     pub(crate) fn is_old(&self, placed: &PlacedExtent) -> bool {
         age(&self.parts.runtime.now(), &placed.started) > self.parts.gc_grace / 4
+    }
+
+    /// Whether gc could look at one of them at any time, if nobody named it.
+    pub(crate) fn are_too_old(&self, extents: &[PlacedExtent]) -> bool {
+        let now = self.parts.runtime.now();
+        let oldest = extents.iter().map(|placed| &placed.started).min_by_key(|started| started.boot);
+        oldest.is_some_and(|oldest| age(&now, oldest) > self.parts.gc_grace / 2)
     }
 
     /// Reads and opens a whole extent.
@@ -392,6 +450,11 @@ fn missing_or(error: BucketError) -> Error {
         }
         _ => error.into(),
     }
+}
+
+/// A copy whose source is gone was too late.
+fn gone(error: Error) -> Error {
+    if error.kind() == ErrorKind::NotFound { collected().with_source(error) } else { error }
 }
 
 fn damaged() -> Error {

@@ -1,35 +1,71 @@
 //! The gate in front of the secrets: nothing unwrapped is used without a live lease, and one task per store renews it.
 //!
 //! Requests ask [`Gate::secrets`] before they use a key and [`Gate::is_live`] before they release what it opened. One
-//! unwrap at a time goes to the provider, whatever the traffic; while the key is denied or out of reach, requests fail at
-//! once with what is known, and the keeper asks again.
+//! unwrap at a time goes to the provider, whatever the traffic, and requests that are given up while they wait for it
+//! change nothing about that. While the key is denied or out of reach, requests fail at once with what is known, and the
+//! keeper asks again.
 
 mod keeper;
 mod renewal;
+mod transitions;
+mod versions;
 
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::time::{Duration, SystemTime};
 
 use bulla_kek::{DenyReason, KeyDescription, Lease, LeaseEnd, LeaseOptions, LeaseState, Next, Now};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, OwnedMutexGuard, oneshot};
 
+use self::transitions::Transitions;
+use self::versions::Versions;
 use crate::engine::Parts;
 use crate::error::{Error, ErrorKind, Result};
-use crate::log::{self, RawRecord, RecordMark};
+use crate::log::{RawRecord, RecordMark};
 use crate::store::StoreInner;
 use crate::unlock::Unlocked;
+
+pub use self::transitions::KeyStateWatch;
+pub use self::versions::FollowedVersions;
 
 /// Whether the store's key can be used, and if not, why.
 pub type KeyState = LeaseState;
 
+/// The state of a store's key, with what an operator asks next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct KeyReport {
+    /// Whether the key can be used, and if not, why.
+    pub state: KeyState,
+    /// Since when it has been in this state.
+    pub since: SystemTime,
+    /// The last attempt to renew the lease that failed, until one succeeds.
+    pub last_failure: Option<KeyFailure>,
+    /// When the provider is asked next if nothing happens; `None`: when the store is used.
+    pub next_probe: Option<SystemTime>,
+}
+
+/// An attempt to renew the lease that failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct KeyFailure {
+    /// When.
+    pub at: SystemTime,
+    /// What the caller does next.
+    pub kind: ErrorKind,
+    /// What happened, in a sentence.
+    pub message: String,
+}
+
 pub(crate) struct Gate {
     state: Mutex<State>,
     /// Held by whoever asks the provider or the log: single-flight.
-    renewing: tokio::sync::Mutex<()>,
+    renewing: Arc<tokio::sync::Mutex<()>>,
     /// Something changed that the keeper's next wait depends on.
     changed: Arc<Notify>,
     outage_grace: Duration,
+    /// Whose gate this is, for tasks that outlive a request.
+    store: OnceLock<Weak<StoreInner>>,
 }
 
 struct State {
@@ -38,8 +74,12 @@ struct State {
     keys: Option<Arc<Unlocked>>,
     /// The newest record that authenticated, to be opened again at the next renewal.
     newest: RawRecord,
+    /// Before that record was read, and found to be the newest.
+    newest_read: Now,
     bound: Duration,
     kek: Option<KeyDescription>,
+    versions: Versions,
+    transitions: Transitions,
     /// The last failed renewal, so that a crowd of requests does not repeat it.
     failure: Option<Failure>,
     closed: bool,
@@ -55,33 +95,44 @@ struct Failure {
 
 impl Gate {
     /// A gate that is open: `keys` were unlocked by `probe`, of a lease that starts here.
-    pub(crate) fn new(parts: &Parts, keys: Unlocked, newest: RawRecord) -> Self {
+    pub(crate) fn new(parts: &Parts, mut keys: Unlocked, newest: RawRecord) -> Self {
         let bound = bound(&keys);
         let options = LeaseOptions { revocation_bound: bound, outage_grace: parts.outage_grace };
         let mut lease = Lease::new(options);
         let probe = lease.start_probe(keys.sent);
         let now = parts.runtime.now();
         let counts = lease.granted(probe, now);
+        let mut versions = Versions::default();
+        if let Some(heard) = keys.newest.take() {
+            versions.heard(parts, &keys, heard, keys.kek.as_ref(), now);
+        }
+        let transitions = Transitions::new(lease.state(now), now);
         let state = State {
             lease,
             bound,
             kek: keys.kek.clone(),
+            newest_read: keys.view.read_started,
             keys: counts.then(|| Arc::new(keys)),
             newest,
+            versions,
+            transitions,
             failure: None,
             closed: false,
         };
         Self {
             state: Mutex::new(state),
-            renewing: tokio::sync::Mutex::new(()),
+            renewing: Arc::default(),
             changed: Arc::new(Notify::new()),
             outage_grace: parts.outage_grace,
+            store: OnceLock::new(),
         }
     }
 
     /// Starts the keeper, which lives as long as the store.
     pub(crate) fn start(store: &Arc<StoreInner>) {
         let runtime = Arc::clone(&store.parts.runtime);
+        // Once per gate: there was nothing in it.
+        let _ = store.gate.store.set(Arc::downgrade(store));
         runtime.spawn(Box::pin(keeper::keep(Arc::downgrade(store))));
     }
 
@@ -89,47 +140,83 @@ impl Gate {
     ///
     /// # Errors
     /// `Revoked`, `Unavailable`, `Throttled` from the provider; `Corrupt` from the log.
+    ///
+    /// # Cancel safety
+    /// Cancel safe: a renewal that was begun goes on.
     pub(crate) async fn secrets(&self, store: &StoreInner) -> Result<Arc<Unlocked>> {
         if let Some(keys) = self.live(store)? {
             return Ok(keys);
         }
-        let _renewing = self.renewing.lock().await;
+        let renewing = Arc::clone(&self.renewing).lock_owned().await;
         // Somebody else may have renewed it, or have been refused, while this request waited.
         if let Some(keys) = self.live(store)? {
             return Ok(keys);
         }
-        self.renew(store).await
+        self.renew_apart(store, renewing).await
     }
 
-    /// Whether `keys` may still be used: the lease is live, and they are not of one that ended in between.
+    /// Whether secrets may still be used: the lease is live.
     pub(crate) fn is_live(&self, store: &StoreInner) -> bool {
-        let mut state = self.lock();
-        let now = store.parts.runtime.now();
-        state.lease.usable(now).is_ok() && state.keys.is_some()
+        self.with(store, |state, now| state.lease.usable(now).is_ok() && state.keys.is_some())
     }
 
-    /// Reads the log and gives back secrets with a view that is fresh as of now. Asks the provider only where the lease
-    /// ended or a new record does not authenticate under the present root.
+    /// Reads the log and gives back secrets with a view that is younger than this call. Asks the provider only where the
+    /// lease ended or a new record does not authenticate under the present root.
     pub(crate) async fn refresh(&self, store: &StoreInner) -> Result<Arc<Unlocked>> {
+        let called = store.parts.runtime.now();
         self.secrets(store).await?;
-        let _renewing = self.renewing.lock().await;
+        let renewing = Arc::clone(&self.renewing).lock_owned().await;
+        // A crowd reads once: whoever waited here finds what was read after it called.
+        if let Some(keys) = self.live(store)?
+            && keys.view.read_started.boot > called.boot
+        {
+            return Ok(keys);
+        }
         let read_started = store.parts.runtime.now();
-        let raw = match log::read_after(&store.bucket, self.mark()).await? {
+        let raw = match self.read_after(store, self.mark()).await? {
             Some(raw) => raw,
             None => self.lock().newest.clone(),
         };
         let expected = self.expected(store);
         // The lease may have ended while the log was on its way.
-        let Some(keys) = self.live(store)? else { return self.renew(store).await };
+        let Some(keys) = self.live(store)? else { return self.renew_apart(store, renewing).await };
         match keys.follow(&raw, expected, read_started) {
             Ok(followed) => self.install(store, followed, raw, None),
-            Err(_) => self.renew(store).await,
+            Err(_) => match self.postponed(store) {
+                // Asked about that a moment ago: a damaged log is no reason to ask for every request.
+                Some(error) => Err(error),
+                None => self.renew_apart(store, renewing).await,
+            },
         }
+    }
+
+    /// Renews in a task of its own, so that a request that is given up does not take the answer with it: else clients in a
+    /// hurry would ask the provider without end, and none of them would ever hear it.
+    async fn renew_apart(&self, store: &StoreInner, renewing: OwnedMutexGuard<()>) -> Result<Arc<Unlocked>> {
+        let gone = || Error::invalid("the store was closed; open it again");
+        let owner = self.store.get().and_then(Weak::upgrade).ok_or_else(gone)?;
+        let (send, done) = oneshot::channel();
+        store.parts.runtime.spawn(Box::pin(async move {
+            let renewed = owner.gate.renew(&owner).await;
+            drop(renewing);
+            // Nobody waits any more where the request was given up.
+            let _ = send.send(renewed.map(drop));
+        }));
+        let stopped = |_| Error::new(ErrorKind::Internal, "the renewal of the lease stopped half-way");
+        done.await.map_err(stopped)??;
+        // As if it had been live when it was asked for: the use is noted, and time may have passed since.
+        self.live(store)?.ok_or_else(lease_ended)
     }
 
     /// The newest record seen.
     pub(crate) fn mark(&self) -> RecordMark {
         self.lock().newest.mark
+    }
+
+    /// The newest record that authenticated, and since when it is known to be the newest. No secret is in it.
+    pub(crate) fn known(&self) -> (RawRecord, Now) {
+        let state = self.lock();
+        (state.newest.clone(), state.newest_read)
     }
 
     /// R, as the log says.
@@ -142,17 +229,41 @@ impl Gate {
         self.lock().kek.clone()
     }
 
+    /// What is known of the KEK's versions.
+    pub(crate) fn versions(&self) -> FollowedVersions {
+        self.lock().versions.report()
+    }
+
     pub(crate) fn key_state(&self, store: &StoreInner) -> KeyState {
-        let mut state = self.lock();
-        let now = store.parts.runtime.now();
-        state.lease.state(now)
+        self.with(store, |state, now| state.lease.state(now))
+    }
+
+    pub(crate) fn report(&self, store: &StoreInner) -> KeyReport {
+        // Lets a change that nobody noticed yet be one first.
+        let now_known = self.key_state(store);
+        self.with(store, |state, now| KeyReport {
+            state: now_known,
+            since: state.transitions.since(),
+            last_failure: state.failure.as_ref().map(|failure| KeyFailure {
+                at: failure.at.wall,
+                kind: failure.kind,
+                message: failure.message.clone(),
+            }),
+            next_probe: if state.closed { None } else { state.lease.next_probe(now) },
+        })
+    }
+
+    pub(crate) fn watch(&self) -> KeyStateWatch {
+        self.lock().transitions.watch()
     }
 
     /// Ends the lease for good.
     pub(crate) fn close(&self) {
         let mut state = self.lock();
         state.keys = None;
+        state.lease = Lease::new(state.lease.options());
         state.closed = true;
+        state.transitions.end();
         drop(state);
         self.changed.notify_one();
     }
@@ -161,39 +272,40 @@ impl Gate {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Looks at the state, or changes it, at a time that is read inside the lock: the lease takes an older reading for a
+    /// clock that was set back. What the lease became by it, or by the time alone, is told once it is unlocked.
+    fn with<T>(&self, store: &StoreInner, act: impl FnOnce(&mut State, Now) -> T) -> T {
+        let mut state = self.lock();
+        let now = store.parts.runtime.now();
+        let result = act(&mut state, now);
+        let lease = state.lease.state(now);
+        let transition = state.transitions.note(lease, now);
+        let failure = match &transition {
+            Some(_) => state.failure.as_ref().map(|failure| failure.message.clone()),
+            None => None,
+        };
+        drop(state);
+        if let Some(transition) = transition {
+            transition.tell(store.store_id, failure.as_deref());
+        }
+        result
+    }
+
     /// The secrets if the lease is live. `Ok(None)`: ask the provider. An error: it was asked a moment ago.
     fn live(&self, store: &StoreInner) -> Result<Option<Arc<Unlocked>>> {
-        let mut state = self.lock();
-        if state.closed {
-            return Err(Error::invalid("the store was closed; open it again"));
+        let (found, wake) = self.with(store, |state, now| state.live(store, now));
+        if wake {
+            self.changed.notify_one();
         }
-        // Read inside the lock: the lease takes an older reading for a clock that was set back.
-        let now = store.parts.runtime.now();
-        let usable = state.lease.usable(now);
-        if usable.is_ok()
-            && let Some(keys) = state.keys.clone()
-        {
-            let wake = state.lease.note_use(now);
-            drop(state);
-            if wake {
-                self.changed.notify_one();
-            }
-            return Ok(Some(keys));
-        }
-        state.wipe(store);
-        let may_ask = match usable {
-            Ok(()) | Err(LeaseEnd::Expired) => true,
-            Err(_) => state.lease.next(now) == Next::Probe,
-        };
-        // A failure that left the lease merely expired (a damaged log, say) is not repeated by every request either.
-        let recent = state.failure.as_ref().filter(|failure| {
-            let since = now.boot.saturating_sub(failure.at.boot);
-            !may_ask || since < Duration::from_millis(200).min(state.bound / 8)
-        });
-        match recent {
-            Some(failure) => Err(failure.to_error()),
-            None => Ok(None),
-        }
+        found
+    }
+
+    /// The last failure, where it is not time yet to ask again.
+    fn postponed(&self, store: &StoreInner) -> Option<Error> {
+        self.with(store, |state, now| match state.lease.next(now) {
+            Next::Probe => None,
+            _ => state.failure.as_ref().map(Failure::to_error),
+        })
     }
 
     fn closed(&self) -> bool {
@@ -202,6 +314,30 @@ impl Gate {
 }
 
 impl State {
+    /// As [`Gate::live`], and whether the keeper is to look again.
+    fn live(&mut self, store: &StoreInner, now: Now) -> (Result<Option<Arc<Unlocked>>>, bool) {
+        if self.closed {
+            return (Err(Error::invalid("the store was closed; open it again")), false);
+        }
+        let usable = self.lease.usable(now);
+        if usable.is_ok()
+            && let Some(keys) = self.keys.clone()
+        {
+            return (Ok(Some(keys)), self.lease.note_use(now));
+        }
+        self.wipe(store);
+        let may_ask = match usable {
+            Ok(()) | Err(LeaseEnd::Expired) => true,
+            Err(_) => self.lease.next(now) == Next::Probe,
+        };
+        // A failure that left the lease merely expired (a damaged log, say) is not repeated by every request either.
+        let recent = self.failure.as_ref().filter(|failure| {
+            let since = now.boot.checked_sub(failure.at.boot);
+            !may_ask || since.is_some_and(|since| since < Duration::from_millis(200).min(self.bound / 8))
+        });
+        (recent.map_or(Ok(None), |failure| Err(failure.to_error())), false)
+    }
+
     fn wipe(&mut self, store: &StoreInner) {
         if self.keys.take().is_some() {
             store.cache.clear();
@@ -227,6 +363,10 @@ impl Failure {
         }
         .with_retry_after(self.retry_after)
     }
+}
+
+fn lease_ended() -> Error {
+    Error::new(ErrorKind::Unavailable, "the lease ended meanwhile; retry")
 }
 
 fn bound(keys: &Unlocked) -> Duration {

@@ -14,6 +14,7 @@
 //!                  ├─ envelopes ─ cache              decoded envelopes, no longer than the lease
 //!                  ├─ gate ─ unlock                  lease, secrets, keeper
 //!                  ├─ rotate, preflight, log         configuration and keys
+//!                  ├─ gc ─ horizon                   removes data that no envelope names
 //!                  └─ bucket                         object_store, made even
 //! ```
 // The README's example is a test of this crate.
@@ -34,6 +35,8 @@ mod envelopes;
 mod error;
 mod extents;
 mod gate;
+mod gc;
+mod horizon;
 mod list;
 mod log;
 mod meta;
@@ -67,7 +70,8 @@ pub use self::bucket::{Bucket, StoreUrl};
 pub use self::create::{CreateOptions, OpenOptions, Trust};
 pub use self::engine::{Engine, EngineBuilder};
 pub use self::error::{Error, ErrorKind, Result};
-pub use self::gate::KeyState;
+pub use self::gate::{FollowedVersions, KeyFailure, KeyReport, KeyState, KeyStateWatch};
+pub use self::gc::{GcOptions, GcProgress, GcReport, Tally};
 pub use self::list::BlobEntry;
 pub use self::log::RecordMark;
 pub use self::meta::{Meta, MetaEntry, MetaPage, MetaVersion, MetaWrite};

@@ -1,5 +1,7 @@
 //! Checks of a KEK before a store depends on it, each refusal with the command that fixes it.
 
+use std::time::SystemTime;
+
 use bulla_envelope::envelope::Wrap;
 use bulla_envelope::secret::{Root, Secret};
 use bulla_kek::{Identity, KekError, KekErrorKind, KeyDescription, KeyId, Providers, Runtime, WrapAlgorithm};
@@ -26,12 +28,23 @@ pub(crate) async fn describe(
     let uri = provider.display_uri(key);
     let description =
         provider.describe(key, identity).await.map_err(|error| explain(error, &uri, identity))?;
+    let algorithm = check(&description, &uri, runtime.now().wall, requirements)?;
+    Ok((description, algorithm))
+}
+
+/// The same of a description that is there already: what to wrap with, or why the key can't hold a store.
+pub(crate) fn check(
+    description: &KeyDescription,
+    uri: &str,
+    now: SystemTime,
+    requirements: Requirements,
+) -> Result<WrapAlgorithm> {
     if !description.enabled {
         return Err(Error::invalid(format!(
             "the key {uri} is disabled; enable it (`bulla vault key enable`, `az keyvault key set-attributes --enabled true`)"
         )));
     }
-    if !description.is_valid_at(runtime.now().wall) {
+    if !description.is_valid_at(now) {
         return Err(Error::invalid(format!(
             "the key {uri} is outside its validity (nbf, exp); choose another version or change its dates \
              (`bulla vault key set-attributes`, `az keyvault key set-attributes`)"
@@ -60,7 +73,7 @@ pub(crate) async fn describe(
             if protection.soft_delete { "purge protection" } else { "soft delete" }
         )));
     }
-    Ok((description, algorithm))
+    Ok(algorithm)
 }
 
 /// The share of a group of one: the root itself.

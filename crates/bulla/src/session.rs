@@ -30,7 +30,7 @@ use futures::{Stream, StreamExt, stream};
 pub use self::list::SessionEntry;
 use self::saved::Saved;
 use crate::error::{Error, ErrorKind, Result};
-use crate::extents::PlacedExtent;
+use crate::extents::{ExtentWriter, PlacedExtent};
 use crate::store::{Store, StoreInner};
 use crate::upload::PutResult;
 
@@ -88,6 +88,7 @@ impl Store {
             touched: now,
             revision: inner.nonce(),
             owner: options.owner,
+            horizon: 0,
             committing: None,
         };
         let saved = inner.create_session(SessionId::random(random), record, &dek, &keys).await?;
@@ -226,9 +227,9 @@ impl Session {
     pub async fn commit(&mut self, digest: &Digest, size: Option<u64>) -> Result<PutResult> {
         let result = self.try_commit(digest, size).await;
         let result = self.explain(result).await;
-        // Another node may have committed it to the end.
         let result = match result {
-            Err(error) if error.kind() == ErrorKind::NotFound => self.committed(digest).await?.ok_or(error),
+            // Another node may have committed it to the end.
+            Err(error) if error.kind() == ErrorKind::NotFound => self.confirm(digest).await?.ok_or(error),
             result => result,
         }?;
         self.store.inner().remove_committed(&mut self.saved, digest).await;
@@ -257,6 +258,24 @@ impl Session {
             Ok(None) => Err(gone(self.id())),
             Ok(Some(found)) if found.record.revision != self.saved.record.revision => Err(moved()),
             _ => result,
+        }
+    }
+
+    /// Writes the session with the first `count` extents of `writer`, and again if a gc made it copy them meanwhile.
+    async fn save_stored(
+        &mut self,
+        writer: &mut ExtentWriter,
+        count: usize,
+        mut next: SessionRecord,
+    ) -> Result<()> {
+        loop {
+            next.extents = stored(&writer.extents()[..count]);
+            next.horizon = writer.horizon().0;
+            self.save(next.clone(), writer.dek()?).await?;
+            writer.named(count);
+            if !writer.outrun_gc().await? {
+                return Ok(());
+            }
         }
     }
 

@@ -4,15 +4,15 @@ use std::time::SystemTime;
 
 use bulla_envelope::derive::Anchor;
 use bulla_envelope::ids::{StoreId, StoreKeyId};
-use bulla_envelope::record::{KekState, Managed, Mode, StoreKeyState};
-use bulla_kek::{KeyDescription, KeyId};
+use bulla_envelope::record::{KekState, LogRecord, Managed, Mode, StoreKeyState};
+use bulla_kek::{KeyDescription, KeyId, LeaseState};
 
 use crate::error::Result;
-use crate::gate::KeyState;
+use crate::gate::{FollowedVersions, KeyFailure, KeyReport};
 use crate::log::RecordMark;
 use crate::store::{Store, StoreInner};
 
-/// The encryption of a store, as its authenticated log says.
+/// The encryption of a store, as the newest log record says that this process authenticated.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Status {
@@ -22,6 +22,8 @@ pub struct Status {
     pub anchor: Anchor,
     /// The newest log record.
     pub log: RecordMark,
+    /// When the log was read.
+    pub read: SystemTime,
     /// What wraps DEKs.
     pub mode: Mode,
     /// Whose the KEK is.
@@ -32,8 +34,10 @@ pub struct Status {
     pub key: String,
     /// The KEK version in use, as its owner would type it.
     pub versioned_key: String,
-    /// Whether the configured id has no version, so that a rotation without a key goes to the newest.
+    /// Whether the configured id has no version, so that the key's new versions are followed.
     pub follows_versions: bool,
+    /// How far that is.
+    pub versions: FollowedVersions,
     /// Every KEK version that opens the store, with whether new wraps are made under it.
     pub keks: Vec<(KeyId, bool)>,
     /// Every store key, with its state.
@@ -44,8 +48,8 @@ pub struct Status {
     pub rotated: Option<SystemTime>,
     /// R, in milliseconds.
     pub revocation_bound_ms: u64,
-    /// Whether the key can be used right now.
-    pub key_state: KeyState,
+    /// Whether the key can be used right now, and what there is to say of it.
+    pub key_report: KeyReport,
     /// The KEK as its provider last described it.
     pub kek: Option<KeyDescription>,
     /// What deserves attention, one sentence each.
@@ -56,16 +60,26 @@ impl Store {
     /// The encryption of the store, from the log as it is now.
     ///
     /// # Errors
-    /// `Revoked`, `Unavailable`, `Throttled` where the key can't be used; `Corrupt` where the log is damaged.
+    /// `Revoked`, `Unavailable`, `Throttled` where the key can't be used or the bucket not be reached: see
+    /// [`Store::last_status`]. `Corrupt` where the log is damaged.
     pub async fn status(&self) -> Result<Status> {
-        self.inner().status().await
+        self.inner().gate.refresh(self.inner()).await?;
+        Ok(self.last_status())
+    }
+
+    /// The encryption of the store as this process authenticated it last, as of [`Status::read`]. Asks nobody, and so
+    /// answers while the key is revoked, too: [`Status::key_report`] says that it is.
+    #[must_use]
+    pub fn last_status(&self) -> Status {
+        self.inner().last_status()
     }
 }
 
 impl StoreInner {
-    async fn status(&self) -> Result<Status> {
-        let keys = self.gate.refresh(self).await?;
-        let record = &keys.view.record;
+    fn last_status(&self) -> Status {
+        let (raw, read) = self.gate.known();
+        // It authenticated: nothing else becomes the gate's newest.
+        let record = raw.unverified.hint();
         let shown = |text: &str| match text.parse::<KeyId>() {
             Ok(key) => match self.parts.providers.provider_for(&key) {
                 Ok(provider) => provider.display_uri(&key),
@@ -76,16 +90,18 @@ impl StoreInner {
         let active = record.keks.iter().find(|kek| kek.state == KekState::Active);
         let follows_versions = record.key_id.parse::<KeyId>().is_ok_and(|key| key.version().is_none());
         let kek = self.gate.kek();
-        Ok(Status {
+        Status {
             store: self.store_id,
             anchor: self.anchor,
-            log: keys.view.mark,
+            log: raw.mark,
+            read: read.wall,
             mode: record.mode,
             managed: record.managed,
             identity: record.identity.clone(),
             key: shown(&record.key_id),
             versioned_key: active.map(|kek| shown(&kek.kid)).unwrap_or_default(),
             follows_versions,
+            versions: self.gate.versions(),
             keks: record
                 .keks
                 .iter()
@@ -95,23 +111,38 @@ impl StoreInner {
             created: at(record.created),
             rotated: record.rotated.map(at),
             revocation_bound_ms: record.revocation_bound_ms,
-            key_state: self.gate.key_state(self),
-            warnings: self.warnings(record.managed, record.keks.len(), kek.as_ref()),
+            key_report: self.gate.report(self),
+            warnings: self.warnings(record, kek.as_ref()),
             kek,
-        })
+        }
     }
 
-    fn warnings(&self, managed: Managed, keks: usize, kek: Option<&KeyDescription>) -> Vec<String> {
+    fn warnings(&self, record: &LogRecord, kek: Option<&KeyDescription>) -> Vec<String> {
         let mut warnings = Vec::new();
         let now = self.parts.runtime.now().wall;
+        let report = self.gate.report(self);
+        match (report.state, report.last_failure) {
+            (LeaseState::Live { outage_since: None, .. } | LeaseState::Expired, _) | (_, None) => {}
+            (LeaseState::Live { .. }, Some(KeyFailure { message, .. })) => {
+                warnings.push(format!("the lease is not renewed, and goes on only until its end: {message}"));
+            }
+            (_, Some(KeyFailure { message, .. })) => warnings.push(format!("nothing can be read: {message}")),
+        }
         if kek.is_some_and(|kek| kek.expires.is_some_and(|expires| expires <= now)) {
             warnings
                 .push("the KEK has expired: it still opens the store; rotate to a valid version".to_owned());
         }
-        if keks > 1 {
+        if record.keks.len() > 1 {
             warnings.push("a rotation was interrupted; run it again to finish it".to_owned());
         }
-        if managed == Managed::Service {
+        let follows = record.key_id.parse::<KeyId>().is_ok_and(|key| key.version().is_none());
+        if let FollowedVersions { newer, failure: Some(failure), .. } = self.gate.versions()
+            && follows
+        {
+            let newer = newer.map(|newer| format!(", {newer},")).unwrap_or_default();
+            warnings.push(format!("the key's newer version{newer} is not taken: {failure}"));
+        }
+        if record.managed == Managed::Service {
             warnings.push(
                 "the KEK is service-managed: rotate to a key of your own to be able to revoke it; old copies of the \
                  bucket together with a stolen service KEK would open what was there then"

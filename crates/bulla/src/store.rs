@@ -17,7 +17,8 @@ use crate::bucket::Bucket;
 use crate::engine::Parts;
 use crate::envelopes::OpenedBlob;
 use crate::error::{Error, ErrorKind, Result};
-use crate::gate::{Gate, KeyState};
+use crate::gate::{Gate, KeyReport, KeyState, KeyStateWatch};
+use crate::horizon::HorizonCache;
 use crate::list::BlobEntry;
 use crate::log::RecordMark;
 use crate::unlock::Unlocked;
@@ -28,6 +29,7 @@ pub(crate) struct StoreInner {
     pub(crate) bucket: Bucket,
     pub(crate) gate: Gate,
     pub(crate) cache: Cache<Digest, Arc<OpenedBlob>>,
+    pub(crate) horizon: HorizonCache,
     pub(crate) store_id: StoreId,
     pub(crate) anchor: Anchor,
 }
@@ -65,10 +67,32 @@ impl Store {
         self.inner.gate.mark()
     }
 
-    /// Whether the key can be used right now, and if not, why.
+    /// Whether the key can be used right now, and if not, why. Asks nobody: *live* says that the lease is, and *expired*
+    /// that it ran out unused; the next use renews it.
     #[must_use]
     pub fn key_state(&self) -> KeyState {
         self.inner.gate.key_state(&self.inner)
+    }
+
+    /// The state of the key, since when, what failed last, and when the provider is asked next. Asks nobody.
+    #[must_use]
+    pub fn key_report(&self) -> KeyReport {
+        self.inner.gate.report(&self.inner)
+    }
+
+    /// Follows the state of the key. Asks nobody; the store's own renewals bring the changes.
+    ///
+    /// ```no_run
+    /// # async fn alarm(store: bulla::Store) {
+    /// let mut watch = store.watch_key_state();
+    /// while let Some(state) = watch.changed().await {
+    ///     println!("the key is {state:?} now");
+    /// }
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn watch_key_state(&self) -> KeyStateWatch {
+        self.inner.gate.watch()
     }
 
     /// Starts writing a blob.

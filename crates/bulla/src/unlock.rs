@@ -13,7 +13,9 @@ use bulla_envelope::ids::{RootId, StoreId, StoreKeyId};
 use bulla_envelope::names::BLOB_KIND;
 use bulla_envelope::record::{KekState, LogRecord, Mode, RootEntry, RootState, StoreKeyState};
 use bulla_envelope::secret::{Dek, EnvelopeKey, NameKey, RecordKey, Root, StoreKey};
-use bulla_kek::{Identity, KekError, KekErrorKind, KeyDescription, KeyId, Now, Providers, WrapAlgorithm};
+use bulla_kek::{
+    Identity, KekError, KekErrorKind, KekProvider, KeyDescription, KeyId, Now, Providers, WrapAlgorithm,
+};
 
 use crate::error::{Error, Result};
 use crate::log::{LogView, RawRecord, RecordMark};
@@ -33,6 +35,8 @@ pub(crate) struct Unlocked {
     store_keys: BTreeMap<StoreKeyId, StoreKey>,
     /// The KEK that opened the root, as its provider describes it; `None` where the provider could not be asked.
     pub(crate) kek: Option<KeyDescription>,
+    /// What the provider said of the KEK's newest version; `None` where that was not asked, or not answered.
+    pub(crate) newest: Option<Result<KeyDescription, KekError>>,
     /// Before the unwrap was sent: the lease counts from here.
     pub(crate) sent: Now,
 }
@@ -68,33 +72,46 @@ pub(crate) struct Expected {
     pub(crate) floor: Option<RecordMark>,
 }
 
+/// What is asked beside the unwrap.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Describe<'a> {
+    /// The version in use.
+    InUse,
+    /// The newest version, if the key is configured without one. The version in use is asked about as well where it is
+    /// another one and not `known`.
+    Newest { known: Option<&'a KeyDescription> },
+}
+
 pub(crate) async fn unlock(
     providers: &Providers,
     raw: &RawRecord,
     expected: Expected,
     read_started: Now,
     sent: Now,
+    describe: Describe<'_>,
 ) -> Result<Unlocked, Locked> {
     let hint = raw.unverified.hint();
+    let configured = hint.key_id.parse::<KeyId>().ok();
     let identity: Identity = hint
         .identity
         .parse()
         .map_err(|error| Error::corrupt("the log's identity can't be parsed").with_source(error))?;
     let mut failures = Vec::new();
     for (root_id, group) in candidate_groups(hint) {
-        let (root, kek) = match open_group(providers, &identity, group).await {
-            Ok(opened) => opened,
-            Err(error) => {
-                failures.push(error);
-                continue;
-            }
-        };
+        let (root, described) =
+            match open_group(providers, &identity, group, configured.as_ref(), describe).await {
+                Ok(opened) => opened,
+                Err(error) => {
+                    failures.push(error);
+                    continue;
+                }
+            };
         let opened_by = group.iter().map(|wrap| wrap.kid.clone()).collect();
         return verify(
             raw,
             expected,
             read_started,
-            Opened { root_id, root: Arc::new(root), opened_by, kek, sent },
+            Opened { root_id, root: Arc::new(root), opened_by, described, sent },
         )
         .map_err(Locked::Other);
     }
@@ -124,28 +141,74 @@ async fn open_group(
     providers: &Providers,
     identity: &Identity,
     group: &[Wrap],
-) -> Result<(Root, Option<KeyDescription>), KekError> {
+    configured: Option<&KeyId>,
+    describe: Describe<'_>,
+) -> Result<(Root, Described), KekError> {
     let mut shares = Vec::new();
-    let mut described = None;
+    let mut described = Described::default();
     for wrap in group {
         let key: KeyId = wrap.kid.parse().map_err(invalid)?;
         let algorithm: WrapAlgorithm = wrap.alg.parse().map_err(invalid)?;
         let provider = providers.provider_for(&key)?;
-        let (share, description) = futures::join!(
-            provider.unwrap_key(&key, identity, algorithm, &wrap.value),
-            provider.describe(&key, identity)
-        );
+        // A key of several parties has no newest version: each party has its own.
+        let is_followed = group.len() == 1 && configured == Some(&key.without_version());
+        let describe = if is_followed { describe } else { Describe::InUse };
+        // Whichever says no, and whatever becomes of the other: no is no.
+        let (share, answer) = futures::try_join!(
+            unless_denied(provider.unwrap_key(&key, identity, algorithm, &wrap.value)),
+            unless_denied(describe_key(&*provider, &key, identity, describe)),
+        )?;
         shares.push(share?);
-        match description {
-            Ok(description) => described = Some(description),
-            // Only the unwrap counts for the lease; a provider that says no to `get` says no.
-            Err(error) if matches!(error.kind(), KekErrorKind::Denied(_)) => return Err(error),
-            Err(_) => {}
-        }
+        // Only the unwrap counts for the lease: that there was no answer to the other says nothing.
+        described = answer.unwrap_or_default();
     }
     let root =
         Root::join(&shares).ok_or_else(|| KekError::invalid("a group without members opens nothing"))?;
     Ok((root, described))
+}
+
+/// What a provider said of a KEK: of the version in use, and if it was asked, of the newest.
+#[derive(Debug, Default)]
+struct Described {
+    in_use: Option<KeyDescription>,
+    newest: Option<Result<KeyDescription, KekError>>,
+}
+
+/// Asks once; twice only where the newest version is not the one in use and that one is not known, or is denied. What is
+/// said of the newest version never decides over the lease.
+async fn describe_key(
+    provider: &dyn KekProvider,
+    key: &KeyId,
+    identity: &Identity,
+    describe: Describe<'_>,
+) -> Result<Described, KekError> {
+    let Describe::Newest { known } = describe else {
+        return Ok(Described { in_use: Some(provider.describe(key, identity).await?), newest: None });
+    };
+    let newest = match provider.describe(&key.without_version(), identity).await {
+        Err(error) if !is_denied(&error) => return Err(error),
+        newest => newest,
+    };
+    let in_use = match (&newest, known) {
+        (Ok(newest), _) if newest.key == *key => newest.clone(),
+        (Ok(_), Some(known)) if known.key == *key => known.clone(),
+        _ => provider.describe(key, identity).await?,
+    };
+    Ok(Described { in_use: Some(in_use), newest: Some(newest) })
+}
+
+/// Lets a denial end the wait for anything beside it.
+async fn unless_denied<T>(
+    answer: impl Future<Output = Result<T, KekError>>,
+) -> Result<Result<T, KekError>, KekError> {
+    match answer.await {
+        Err(error) if is_denied(&error) => Err(error),
+        answer => Ok(answer),
+    }
+}
+
+fn is_denied(error: &KekError) -> bool {
+    matches!(error.kind(), KekErrorKind::Denied(_))
 }
 
 fn invalid(error: impl std::error::Error) -> KekError {
@@ -154,7 +217,6 @@ fn invalid(error: impl std::error::Error) -> KekError {
 
 /// "Denied" only where every group is denied: one that could not be asked may still open.
 fn verdict(failures: Vec<KekError>) -> Locked {
-    let is_denied = |error: &KekError| matches!(error.kind(), KekErrorKind::Denied(_));
     let is_transient =
         |error: &KekError| matches!(error.kind(), KekErrorKind::Unavailable | KekErrorKind::Throttled);
     let mut failures = failures;
@@ -176,12 +238,12 @@ struct Opened {
     root_id: RootId,
     root: Arc<Root>,
     opened_by: Vec<String>,
-    kek: Option<KeyDescription>,
+    described: Described,
     sent: Now,
 }
 
 fn verify(raw: &RawRecord, expected: Expected, read_started: Now, opened: Opened) -> Result<Unlocked> {
-    let Opened { root_id, root, opened_by, kek, sent } = opened;
+    let Opened { root_id, root, opened_by, described, sent } = opened;
     if let Some(anchor) = expected.anchor
         && !anchor.ct_eq(&root.anchor())
     {
@@ -227,7 +289,8 @@ fn verify(raw: &RawRecord, expected: Expected, read_started: Now, opened: Opened
         opened_by,
         active_store_key,
         store_keys,
-        kek,
+        kek: described.in_use,
+        newest: described.newest,
         sent,
         view: LogView { mark: raw.mark, record, read_started },
     })
@@ -273,7 +336,7 @@ impl Unlocked {
             root_id: self.root_id,
             root: Arc::clone(&self.root),
             opened_by: self.opened_by.clone(),
-            kek: self.kek.clone(),
+            described: Described { in_use: self.kek.clone(), newest: None },
             sent: self.sent,
         };
         let followed = verify(raw, expected, read_started, opened)?;

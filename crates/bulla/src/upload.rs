@@ -118,15 +118,16 @@ impl Upload {
             Some(self.writer.hash_pending()?)
         } else {
             self.writer.write_rest().await?;
+            self.writer.drop_replaced().await;
             None
         };
         let sealing = self.writer.take_sealing()?;
         let blob = sealing.blob();
         let (digest, dek) = sealing.finish();
         self.check_claims(&digest)?;
-        let extents = self.writer.take_extents();
+        let (extents, horizon) = (self.writer.take_extents(), self.writer.horizon());
         let (size, ttl) = (self.size, self.options.ttl);
-        Ok(Draft { blob, digest, size, dek, dek_root: None, inline, extents, ttl })
+        Ok(Draft { blob, digest, size, dek, dek_root: None, inline, extents, horizon, ttl })
     }
 
     /// Gives up and removes what was uploaded. Never fails: what can't be removed now is gc's.

@@ -33,7 +33,8 @@ pub(crate) struct Args {
     /// A folder or a URL, or BULLA_STORE
     #[arg(value_name = "STORE")]
     pub(crate) store: Option<String>,
-    /// The key of yours that the store is to be under; without a version, its newest
+    /// The key of yours that the store is to be under. Without a version, its newest: new ones are followed by processes
+    /// that keep the store open, and by `bulla rotate`
     #[arg(long, value_name = "KEY_ID")]
     pub(crate) kek: Option<String>,
     /// As whom the key is used: `system`, or the id of an identity that its vault knows

@@ -1,5 +1,7 @@
 //! Opening a store: only one that this machine knows, as the one it knows, and no older than it was seen.
 
+use std::time::Duration;
+
 use bulla::bucket::BucketErrorKind;
 use bulla::{Engine, ErrorKind, OpenOptions, Store, StoreUrl, Trust};
 use bulla_kek::{DenyReason, KeyUri, Providers};
@@ -17,9 +19,10 @@ pub(crate) struct Opened {
     pub(crate) known: KnownStore,
 }
 
-/// The engine with these providers.
+/// The engine with these providers. A command is over in a moment, and does what it says and nothing else: new versions of
+/// a key are for processes that stay, and for `bulla rotate`.
 pub(crate) fn engine(providers: Providers) -> Engine {
-    Engine::builder().providers(providers).build()
+    Engine::builder().providers(providers).follow_versions_every(Duration::MAX).build()
 }
 
 /// Opens the store at this URL or path under its remembered anchor and newest record.

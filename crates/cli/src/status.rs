@@ -15,7 +15,9 @@ use crate::output;
 
 /// Show the encryption of a store, as JSON in the shape of `az acr encryption show`
 ///
-/// With --verbose everything that is known: also of a store whose key is revoked, from what this machine remembers.
+/// With --verbose everything that is known: of the key also since when it is as it is, what failed last, and when its
+/// provider is asked next. Where the key is revoked or out of reach, the command fails, and shows what this machine
+/// remembers from when it last was not, and what to do.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -47,9 +49,12 @@ pub(crate) async fn run(ctx: &Context, args: Args) -> Result<()> {
             print(ctx, &shown)
         }
         Err(failure) => {
-            if ctx.verbose > 0 && open::is_about_the_key(&failure) {
+            if open::is_about_the_key(&failure) {
                 let mut shown = plain(&known.encryption);
-                add(&mut shown, remembered(&url, &known, &failure));
+                add(&mut shown, unusable(&known.encryption, &failure));
+                if ctx.verbose > 0 {
+                    add(&mut shown, remembered(&url, &known));
+                }
                 print(ctx, &shown)?;
             }
             Err(failure)
@@ -104,7 +109,8 @@ fn everything(url: &StoreUrl, status: &Status) -> Value {
         "managedBy": managed_by(&Encryption::of(status)),
         "store": { "url": url.canonical(), "id": status.store.to_string(), "anchor": status.anchor.to_string(),
                    "created": output::time(status.created) },
-        "log": { "number": status.log.number, "hash": HEXLOWER.encode(&status.log.hash) },
+        "log": { "number": status.log.number, "hash": HEXLOWER.encode(&status.log.hash),
+                 "read": output::time(status.read) },
         "mode": match status.mode { Mode::Direct => "direct", _ => "hierarchical" },
         "dataEncryption": "Cobblestone-256 (AES-256-GCM, HKDF-SHA-512), a key per blob",
         "revocationBound": humantime::format_duration(bound).to_string(),
@@ -119,16 +125,32 @@ fn everything(url: &StoreUrl, status: &Status) -> Value {
 }
 
 fn key(status: &Status) -> Value {
-    let (state, reason, until) = match &status.key_state {
-        LeaseState::Live { until, .. } => ("live", None, Some(output::time(*until))),
-        LeaseState::Revoked { reason, .. } => ("revoked", Some(reason.code()), None),
-        LeaseState::Unavailable { .. } => ("unavailable", None, None),
-        _ => ("expired", None, None),
+    let report = &status.key_report;
+    let (state, reason, until, outage) = match report.state {
+        LeaseState::Live { until, outage_since, .. } => ("live", None, Some(until), outage_since),
+        LeaseState::Revoked { reason, .. } => ("revoked", Some(reason.code()), None, None),
+        LeaseState::Unavailable { .. } => ("unavailable", None, None, None),
+        _ => ("expired", None, None, None),
     };
     let mut key = json!({
         "identifier": status.key, "versionedIdentifier": status.versioned_key, "identity": status.identity,
-        "state": state, "reason": reason, "leasedUntil": until,
+        "state": state, "reason": reason, "since": output::time(report.since),
+        "leasedUntil": until.map(output::time), "outageSince": outage.map(output::time),
+        "lastFailure": report.last_failure.as_ref().map(|failure| json!({
+            "at": output::time(failure.at), "kind": failure.kind.as_str(), "message": failure.message })),
+        "nextProbe": report.next_probe.map(output::time),
     });
+    if status.follows_versions && status.versions.asked.is_some() {
+        let versions = &status.versions;
+        add(
+            &mut key,
+            json!({ "versions": {
+                "asked": versions.asked.map(output::time),
+                "newer": versions.newer.as_ref().map(ToString::to_string),
+                "notTaken": versions.failure,
+            } }),
+        );
+    }
     if let Some(description) = &status.kek {
         add(&mut key, described(description));
     }
@@ -165,15 +187,9 @@ fn secrets(bound: Duration) -> Value {
     })
 }
 
-/// What is known of a store that can't be opened now.
-fn remembered(url: &StoreUrl, known: &KnownStore, failure: &Failure) -> Value {
-    let encryption = &known.encryption;
-    let bound = Duration::from_millis(encryption.revocation_bound_ms);
+/// What is the matter with a store that can't be opened now. The rest is how it was when it was seen last, and says so.
+fn unusable(encryption: &Encryption, failure: &Failure) -> Value {
     json!({
-        "managedBy": managed_by(encryption),
-        "store": { "url": url.canonical(), "id": known.store_id, "anchor": known.anchor },
-        "log": { "number": known.number, "hash": known.hash },
-        "revocationBound": humantime::format_duration(bound).to_string(),
         "key": {
             "identifier": encryption.key_identifier,
             "versionedIdentifier": encryption.versioned_key_identifier,
@@ -183,6 +199,18 @@ fn remembered(url: &StoreUrl, known: &KnownStore, failure: &Failure) -> Value {
         },
         "seen": encryption.seen,
         "warnings": [format!("{failure}")],
+    })
+}
+
+/// What this machine remembers beside that.
+fn remembered(url: &StoreUrl, known: &KnownStore) -> Value {
+    let encryption = &known.encryption;
+    let bound = Duration::from_millis(encryption.revocation_bound_ms);
+    json!({
+        "managedBy": managed_by(encryption),
+        "store": { "url": url.canonical(), "id": known.store_id, "anchor": known.anchor },
+        "log": { "number": known.number, "hash": known.hash },
+        "revocationBound": humantime::format_duration(bound).to_string(),
     })
 }
 

@@ -3,11 +3,12 @@
 //! ```text
 //! key     = jobs/<sealed name>                              kind `job`, parent `jobs`
 //! content = [0, waited: 0 or 1, rows: [row × 16]]           a sweep over all envelopes
-//!         | [1, grace: ms, until: time]                     a gc with a grace shorter than usual
+//!         | [1, before: time]                                the gc horizon
 //! row     = [next: 0 to 16, claim: [node, until] or null, rewrapped, failed]
 //! ```
 //!
-//! A job holds nothing that can't be found out again, and is never trusted with more than work saved. FORMAT.md §10.
+//! A sweep holds nothing that can't be found out again, and is never trusted with more than work saved. The horizon only
+//! ever rises. FORMAT.md §10.
 
 #![deny(clippy::indexing_slicing)]
 
@@ -32,8 +33,8 @@ pub const PREFIXES_PER_ROW: u8 = 16;
 pub enum Job {
     /// Every envelope is looked at, and wrapped again where it has to be.
     Sweep(Box<Sweep>),
-    /// A gc is running with a grace shorter than writers count on.
-    ShortGrace(ShortGrace),
+    /// Which data gc may remove while writers still work on it.
+    Horizon(Horizon),
 }
 
 /// How far a sweep is.
@@ -67,13 +68,12 @@ pub struct Claim {
     pub until: u64,
 }
 
-/// What a gc with a short grace announces.
+/// The gc horizon: data objects written before it, by the bucket's clock, are removed unless an envelope named them when
+/// gc looked. So nobody may begin to name them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ShortGrace {
-    /// Its grace, in ms.
-    pub grace: u64,
-    /// When the announcement ends by itself: ms since 1970-01-01 UTC.
-    pub until: u64,
+pub struct Horizon {
+    /// Ms since 1970-01-01 UTC, by the bucket's clock.
+    pub before: u64,
 }
 
 impl NameKey {
@@ -130,7 +130,7 @@ impl Job {
     ///
     /// # Errors
     ///
-    /// [`OpenJobError`]. Whatever it is, the job can be begun anew.
+    /// [`OpenJobError`]. Whatever it is, a sweep can be begun anew; without its horizon no writer may go on.
     pub fn open(
         crypto: &'static CryptoProvider,
         key: &MetaKey,
@@ -160,8 +160,8 @@ impl Job {
                     out.uint(row.rewrapped).uint(row.failed);
                 }
             }
-            Self::ShortGrace(notice) => {
-                out.array(3).uint(1).uint(notice.grace).uint(notice.until);
+            Self::Horizon(horizon) => {
+                out.array(2).uint(1).uint(horizon.before);
             }
         }
         out.finish()
@@ -170,13 +170,10 @@ impl Job {
     /// Reads a content. It authenticated, but its writer may still be wrong: nothing is taken on trust.
     fn decode(content: &[u8]) -> Result<Self, DecodeError> {
         let mut input = Reader::new(content)?;
-        input.exact_array(3, "the job's array")?;
-        let job = match input.uint("the job's kind")? {
-            0 => Self::Sweep(Box::new(read_sweep(&mut input)?)),
-            1 => Self::ShortGrace(ShortGrace {
-                grace: input.uint("the grace")?,
-                until: input.uint("the end of the announcement")?,
-            }),
+        let len = input.array("the job's array")?;
+        let job = match (input.uint("the job's kind")?, len) {
+            (0, 3) => Self::Sweep(Box::new(read_sweep(&mut input)?)),
+            (1, 2) => Self::Horizon(Horizon { before: input.uint("the horizon")? }),
             _ => return Err(DecodeError::Malformed("the job's kind")),
         };
         input.finish()?;
@@ -194,7 +191,7 @@ impl Job {
                 require(!(row.is_done() && row.claim.is_some()), "nobody claims a row that is done")?;
                 row.claim.map_or(Ok(()), |claim| in_time(claim.until))
             }),
-            Self::ShortGrace(notice) => in_time(notice.until),
+            Self::Horizon(horizon) => in_time(horizon.before),
         }
     }
 }

@@ -4,7 +4,8 @@
 //! key     = uploads/<sealed id>                                     kind `upload`, parent `uploads`
 //! object  = a small sealed object under the upload key
 //! content = {1: wraps, 2: blob id, 3: root id the DEK was born under, 4: [[name, length, salt, commitment, stored]…],
-//!            5: tail, 6: [algorithm, chain, rest], 7: created, 8: touched, 9: revision, 10: owner, ?11: [algorithm, digest]}
+//!            5: tail, 6: [algorithm, chain, rest], 7: created, 8: touched, 9: revision, 10: owner, 11: horizon,
+//!            ?12: [algorithm, digest]}
 //! ```
 //!
 //! What has been uploaded is the extents and then the tail, which is too short to be an extent. The hash state stands after
@@ -60,6 +61,8 @@ pub struct SessionRecord {
     pub revision: [u8; 16],
     /// Whose session it is, in words of the engine's caller: at most [`MAX_OWNER_LEN`] bytes.
     pub owner: Vec<u8>,
+    /// No extent is older than this gc horizon: ms since 1970-01-01 UTC by the bucket's clock.
+    pub horizon: u64,
     /// Set before the envelope is created: from then on nothing is appended.
     pub committing: Option<Digest>,
 }
@@ -146,7 +149,7 @@ impl SessionRecord {
     fn encode(&self) -> Vec<u8> {
         let wraps: usize = self.wraps.iter().map(Wrap::encoded_len_at_most).sum();
         let mut out = Writer::new(512 + wraps + 96 * self.extents.len() + self.tail.len() + self.owner.len());
-        out.map(if self.committing.is_some() { 11 } else { 10 });
+        out.map(if self.committing.is_some() { 12 } else { 11 });
         out.uint(1).array(self.wraps.len());
         for wrap in &self.wraps {
             write_wrap(&mut out, wrap);
@@ -164,8 +167,9 @@ impl SessionRecord {
         out.uint(8).uint(self.touched);
         out.uint(9).bytes(&self.revision);
         out.uint(10).bytes(&self.owner);
+        out.uint(11).uint(self.horizon);
         if let Some(digest) = &self.committing {
-            out.uint(11).array(2).text(digest.algorithm().as_str()).bytes(digest.as_bytes());
+            out.uint(12).array(2).text(digest.algorithm().as_str()).bytes(digest.as_bytes());
         }
         out.finish()
     }
@@ -203,7 +207,9 @@ impl SessionRecord {
         let revision = input.fixed("the revision")?;
         input.key(10, "field 10")?;
         let owner = input.bytes("the owner")?.to_vec();
-        let committing = if input.optional_key(11) {
+        input.key(11, "field 11")?;
+        let horizon = input.uint("the horizon")?;
+        let committing = if input.optional_key(12) {
             input.exact_array(2, "the digest")?;
             let algorithm = read_algorithm(&mut input)?;
             let digest = Digest::from_bytes(algorithm, input.bytes("the digest")?);
@@ -223,6 +229,7 @@ impl SessionRecord {
             touched,
             revision,
             owner,
+            horizon,
             committing,
         };
         record.check()?;
@@ -244,7 +251,8 @@ impl SessionRecord {
             "the hash state stands after what was uploaded",
         )?;
         require(self.owner.len() <= MAX_OWNER_LEN, "an owner is at most 1024 bytes")?;
-        let mut times = self.extents.iter().map(|stored| stored.stored).chain([self.created, self.touched]);
+        let times = [self.created, self.touched, self.horizon];
+        let mut times = self.extents.iter().map(|stored| stored.stored).chain(times);
         require(times.all(|time| time <= MAX_TIME), "a time is before the year 10000")
     }
 }

@@ -3,7 +3,7 @@
 use bulla_envelope::crypto::CryptoProvider;
 use bulla_envelope::envelope::EnvelopeHeader;
 use bulla_envelope::ids::{RootId, StoreId};
-use bulla_envelope::job::{Claim, JOB_KIND, Job, OpenJobError, Row, ShortGrace, Sweep};
+use bulla_envelope::job::{Claim, Horizon, JOB_KIND, Job, OpenJobError, Row, Sweep};
 use bulla_envelope::object::{OpenObjectError, SealedObject};
 use bulla_envelope::{DecodeError, MAX_OBJECT_LEN};
 use proptest::prelude::*;
@@ -44,8 +44,8 @@ fn with_content(content: &[u8]) -> Vec<u8> {
 
 #[test]
 fn jobs_come_back_as_they_were() {
-    let notice = Job::ShortGrace(ShortGrace { grace: 0, until: samples::CREATED });
-    for job in [sweep(), Job::Sweep(Box::default()), notice] {
+    let horizon = Job::Horizon(Horizon { before: samples::CREATED });
+    for job in [sweep(), Job::Sweep(Box::default()), horizon] {
         assert_eq!(open(&seal(&job)), Ok(job));
     }
 }
@@ -177,7 +177,7 @@ fn contents_that_break_a_rule_are_refused() {
     let idle = || vec![row(0, Cbor::Null); 16];
     let with = |first: Cbor| [vec![first], vec![row(0, Cbor::Null); 15]].concat();
     assert!(open(&with_content(&sweep(1, idle()).encode())).is_ok());
-    let notice = |until: u64| Cbor::Array(vec![Cbor::Uint(1), Cbor::Uint(5), Cbor::Uint(until)]);
+    let horizon = |before: u64| Cbor::Array(vec![Cbor::Uint(1), Cbor::Uint(before)]);
     let bad = [
         sweep(2, idle()),
         sweep(0, idle()[1..].to_vec()),
@@ -186,11 +186,12 @@ fn contents_that_break_a_rule_are_refused() {
         sweep(0, with(row(16, claim(1)))),
         sweep(0, with(row(256, Cbor::Null))),
         sweep(0, with(row(3, claim(253_402_300_800_000)))),
-        notice(253_402_300_800_000),
+        horizon(253_402_300_800_000),
         Cbor::Array(vec![Cbor::Uint(2), Cbor::Uint(0), Cbor::Uint(0)]),
-        Cbor::Array(vec![Cbor::Uint(1), Cbor::Uint(0)]),
+        Cbor::Array(vec![Cbor::Uint(1)]),
+        Cbor::Array(vec![Cbor::Uint(1), Cbor::Uint(0), Cbor::Uint(0)]),
         Cbor::Raw([sweep(0, idle()).encode(), vec![0]].concat()),
-        Cbor::Raw(vec![0x83, 0x01, 0x18, 0x05, 0x00]),
+        Cbor::Raw(vec![0x82, 0x01, 0x18, 0x05]),
     ];
     for content in bad {
         assert!(

@@ -36,6 +36,7 @@ fn record(algorithm: Algorithm) -> SessionRecord {
         touched: samples::CREATED + 10,
         revision: [7; 16],
         owner: b"example/app".to_vec(),
+        horizon: samples::CREATED - 1,
         committing: None,
     }
 }
@@ -108,7 +109,7 @@ fn sessions_come_back_as_they_were() {
     }
     assert_eq!(
         content().entries().iter().map(|(key, _)| *key).collect::<Vec<_>>(),
-        (1..=10).collect::<Vec<_>>()
+        (1..=11).collect::<Vec<_>>()
     );
 }
 
@@ -186,9 +187,9 @@ fn contents_that_break_a_rule_are_refused() {
     let year_10000 = 253_402_300_800_000;
     assert!(open(&with_content(&change(6, hash("sha256", 32, 52)).encode())).is_ok());
     let mut unknown = content.clone();
-    unknown.entries().push((12, Cbor::Uint(1)));
+    unknown.entries().push((13, Cbor::Uint(1)));
     let mut committing = content.clone();
-    committing.entries().push((11, Cbor::Array(vec![Cbor::text("sha256"), Cbor::bytes(&[0; 31])])));
+    committing.entries().push((12, Cbor::Array(vec![Cbor::text("sha256"), Cbor::bytes(&[0; 31])])));
     for bad in [
         change(1, Cbor::Array(vec![])),
         change(2, Cbor::bytes(&[0; 15])),
@@ -208,6 +209,7 @@ fn contents_that_break_a_rule_are_refused() {
         change(8, Cbor::Uint(year_10000)),
         change(9, Cbor::bytes(&[0; 15])),
         change(10, Cbor::bytes(&[0; 1025])),
+        change(11, Cbor::Uint(year_10000)),
         unknown,
         committing,
     ] {

@@ -46,6 +46,15 @@ impl Default for LeaseOptions {
     }
 }
 
+impl LeaseOptions {
+    fn bound(&self, outage: Option<Outage>) -> Duration {
+        match outage {
+            Some(Outage { grace: true, .. }) => self.revocation_bound.saturating_add(self.outage_grace),
+            _ => self.revocation_bound,
+        }
+    }
+}
+
 /// The lease of one store.
 #[derive(Debug)]
 pub struct Lease {
@@ -63,10 +72,18 @@ pub struct Lease {
 
 #[derive(Debug, Clone, Copy)]
 enum State {
-    Live { sent: Now, outage: Option<Now> },
+    Live { sent: Now, outage: Option<Outage> },
     Expired,
     Revoked { reason: DenyReason, since: Now },
     Unavailable { since: Now },
+}
+
+/// Renewing fails, and nobody said no.
+#[derive(Debug, Clone, Copy)]
+struct Outage {
+    since: Now,
+    /// Whether nothing but the way to the provider was in the way: only that lengthens the lease.
+    grace: bool,
 }
 
 /// A request that will show whether the key can still be used; made before it is sent.
@@ -204,16 +221,36 @@ impl Lease {
         now: Now,
         random: &dyn RandomSource,
     ) {
+        self.fail(probe, true, retry_after, now, random);
+    }
+
+    /// The request could not be judged for a reason that is not the provider's (a damaged log): as
+    /// [`unavailable`](Self::unavailable), but it earns no grace, or who can write the bucket could lengthen the lease.
+    pub fn blocked(&mut self, probe: Probe, now: Now, random: &dyn RandomSource) {
+        self.fail(probe, false, None, now, random);
+    }
+
+    fn fail(
+        &mut self,
+        probe: Probe,
+        grace: bool,
+        retry_after: Option<Duration>,
+        now: Now,
+        random: &dyn RandomSource,
+    ) {
         self.observe(now);
         let mut interval = self.probe_interval();
-        let (bound, to_the_end) = (self.options.revocation_bound, self.bound(true));
+        let options = self.options;
         match &mut self.state {
             // A younger request succeeded meanwhile.
             State::Live { sent, .. } if probe.sent.boot < sent.boot => return,
             State::Live { sent, outage } => {
-                outage.get_or_insert(now);
+                let outage = outage.get_or_insert(Outage { since: now, grace });
+                outage.grace &= grace;
                 // The nearer the end, the more often: an outage that is over in time must not show.
+                let to_the_end = options.bound(Some(*outage));
                 let left = to_the_end.saturating_sub(elapsed(*sent, now).unwrap_or(Duration::MAX));
+                let bound = options.revocation_bound;
                 interval = interval.min(bound / 8).min(left / 4).max(bound / 64);
             }
             State::Expired => self.state = State::Unavailable { since: now },
@@ -254,7 +291,7 @@ impl Lease {
         match self.state {
             State::Live { sent, outage } => {
                 let age = elapsed(sent, now).unwrap_or(Duration::MAX);
-                let left = self.bound(outage.is_some()).saturating_sub(age);
+                let left = self.options.bound(outage).saturating_sub(age);
                 let renewal = (self.options.revocation_bound / 2).saturating_sub(age);
                 match until_retry.or(self.in_use().then_some(renewal)) {
                     Some(Duration::ZERO) => Next::Probe,
@@ -270,12 +307,31 @@ impl Lease {
         }
     }
 
+    /// When the provider will be asked next if nothing happens, by the wall clock; `None`: when somebody needs the key.
+    pub fn next_probe(&mut self, now: Now) -> Option<SystemTime> {
+        let until_retry = |at: Duration| at.saturating_sub(now.boot);
+        let wait = match (self.next(now), self.state) {
+            (Next::Idle, _) => return None,
+            (Next::Probe, _) => Duration::ZERO,
+            (_, State::Live { sent, .. }) => match self.retry_at {
+                Some(at) => until_retry(at),
+                None if self.in_use() => {
+                    let age = elapsed(sent, now).unwrap_or(Duration::MAX);
+                    (self.options.revocation_bound / 2).saturating_sub(age)
+                }
+                None => return None,
+            },
+            (Next::Wait(wait), _) => wait,
+        };
+        Some(now.after(wait).wall)
+    }
+
     /// How long secrets may still be used if nothing happens; `None` if they may not.
     pub fn remaining(&mut self, now: Now) -> Option<Duration> {
         self.observe(now);
         match self.state {
             State::Live { sent, outage } => {
-                elapsed(sent, now).map(|age| self.bound(outage.is_some()).saturating_sub(age))
+                elapsed(sent, now).map(|age| self.options.bound(outage).saturating_sub(age))
             }
             _ => None,
         }
@@ -287,8 +343,8 @@ impl Lease {
         match self.state {
             State::Live { sent, outage } => LeaseState::Live {
                 granted: sent.wall,
-                until: sent.after(self.bound(outage.is_some())).wall,
-                outage_since: outage.map(|since| since.wall),
+                until: sent.after(self.options.bound(outage)).wall,
+                outage_since: outage.map(|outage| outage.since.wall),
             },
             State::Expired => LeaseState::Expired,
             State::Revoked { reason, since } => LeaseState::Revoked { reason, since: since.wall },
@@ -310,19 +366,14 @@ impl Lease {
             self.retry_at = self.retry_at.map(|_| now.boot);
         }
         if let State::Live { sent, outage } = self.state {
-            let over = elapsed(sent, now).is_none_or(|age| age >= self.bound(outage.is_some()));
+            let over = elapsed(sent, now).is_none_or(|age| age >= self.options.bound(outage));
             if went_back || over {
                 self.state = match outage {
-                    Some(since) => State::Unavailable { since },
+                    Some(Outage { since, .. }) => State::Unavailable { since },
                     None => State::Expired,
                 };
             }
         }
-    }
-
-    fn bound(&self, outage: bool) -> Duration {
-        let grace = if outage { self.options.outage_grace } else { Duration::ZERO };
-        self.options.revocation_bound.saturating_add(grace)
     }
 
     fn in_use(&self) -> bool {

@@ -81,6 +81,7 @@ pub struct SimProvider {
 struct State {
     keys: BTreeMap<String, Vec<Version>>,
     denied: BTreeMap<String, DenyReason>,
+    versionless_denied: Option<DenyReason>,
     down: bool,
     latency: Duration,
     calls: Calls,
@@ -96,6 +97,11 @@ struct Version {
     key: StoreKey,
     enabled: bool,
     expires: Option<SystemTime>,
+    created: SystemTime,
+    /// Refuses wrap and unwrap of this version.
+    denied: Option<DenyReason>,
+    /// Whoever asks without a version does not hear of this one.
+    hidden: bool,
 }
 
 impl SimProvider {
@@ -104,6 +110,7 @@ impl SimProvider {
         let state = State {
             keys: BTreeMap::new(),
             denied: BTreeMap::new(),
+            versionless_denied: None,
             down: false,
             latency: Duration::ZERO,
             calls: Calls::default(),
@@ -128,7 +135,16 @@ impl SimProvider {
         let mut state = self.lock();
         let versions = state.keys.entry(name.to_owned()).or_default();
         let id = format!("{:032x}", versions.len() + 1);
-        versions.push(Version { id: id.clone(), key, enabled: true, expires: None });
+        let created = self.runtime.now().wall;
+        versions.push(Version {
+            id: id.clone(),
+            key,
+            enabled: true,
+            expires: None,
+            created,
+            denied: None,
+            hidden: false,
+        });
         key_id(name).with_version(&id).expect("hexadecimal digits are a version")
     }
 
@@ -180,6 +196,25 @@ impl SimProvider {
         if let Some(version) = find(&mut self.lock(), key) {
             version.enabled = enabled;
         }
+    }
+
+    /// Refuses, or with `None` permits, to wrap and unwrap with one version of a key. It is described as before.
+    pub fn deny_version(&self, key: &KeyId, reason: Option<DenyReason>) {
+        if let Some(version) = find(&mut self.lock(), key) {
+            version.denied = reason;
+        }
+    }
+
+    /// Whether whoever asks for the newest version does not hear of this one, as from a replica that lags behind.
+    pub fn set_hidden(&self, key: &KeyId, hidden: bool) {
+        if let Some(version) = find(&mut self.lock(), key) {
+            version.hidden = hidden;
+        }
+    }
+
+    /// Refuses to describe a key to whoever names no version, or permits it again.
+    pub fn set_versionless_denied(&self, reason: Option<DenyReason>) {
+        self.lock().versionless_denied = reason;
     }
 
     /// When a version of a key expires.
@@ -292,7 +327,7 @@ fn find<'a>(state: &'a mut State, key: &KeyId) -> Option<&'a mut Version> {
     let versions = state.keys.get_mut(key.name())?;
     match key.version() {
         Some(id) => versions.iter_mut().find(|version| version.id == id),
-        None => versions.last_mut(),
+        None => versions.iter_mut().rev().find(|version| !version.hidden),
     }
 }
 
@@ -313,6 +348,9 @@ impl KekProvider for SimProvider {
     async fn describe(&self, key: &KeyId, _identity: &Identity) -> Result<KeyDescription, KekError> {
         self.call(Call::Describe, self.runtime.now(), |state| {
             Self::check(state, key)?;
+            if let (None, Some(reason)) = (key.version(), state.versionless_denied) {
+                return Err(KekError::denied(reason));
+            }
             let version = find(state, key).ok_or_else(|| KekError::denied(DenyReason::NotFound))?;
             Ok(KeyDescription {
                 key: key.with_version(&version.id).map_err(|error| KekError::invalid(error.to_string()))?,
@@ -322,7 +360,7 @@ impl KekProvider for SimProvider {
                 expires: version.expires,
                 operations: vec!["wrapKey".into(), "unwrapKey".into()],
                 protection: Protection { soft_delete: true, purge_protection: true },
-                created: None,
+                created: Some(version.created),
             })
         })
         .await
@@ -338,6 +376,9 @@ impl KekProvider for SimProvider {
         self.call(Call::Wrap, self.runtime.now(), |state| {
             Self::check(state, key)?;
             let version = find(state, key).ok_or_else(|| KekError::denied(DenyReason::NotFound))?;
+            if let Some(reason) = version.denied {
+                return Err(KekError::denied(reason));
+            }
             Ok(WrappedKey { key: key.clone(), alg, value: version.key.wrap_key(secret.expose()).to_vec() })
         })
         .await
@@ -360,6 +401,9 @@ impl KekProvider for SimProvider {
             let version = find(state, key).ok_or_else(|| KekError::denied(DenyReason::NotFound))?;
             if !version.enabled {
                 return Err(KekError::denied(DenyReason::Disabled));
+            }
+            if let Some(reason) = version.denied {
+                return Err(KekError::denied(reason));
             }
             version.key.unwrap_key(value).map_err(|error| KekError::invalid(error.to_string()))
         })

@@ -13,6 +13,7 @@ use object_store::{
     CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, PutMode,
     PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
 };
+use tokio::sync::oneshot;
 
 /// A kind of request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +46,7 @@ struct Rule {
     skip: usize,
     applied: bool,
     action: Action,
+    hold: Option<oneshot::Receiver<()>>,
 }
 
 #[derive(Default)]
@@ -52,6 +54,10 @@ struct Script {
     rules: VecDeque<Rule>,
     requests: Vec<(Op, String)>,
 }
+
+/// A request that is on its way for as long as this is not dropped.
+#[derive(Debug)]
+pub struct Held(#[allow(dead_code, reason = "what counts is its drop")] oneshot::Sender<()>);
 
 /// Wraps a store and runs a script of single events; everything else passes through.
 #[derive(Clone)]
@@ -87,6 +93,17 @@ impl ScriptedStore {
         self.rule(op, key, skip, false, Box::new(action));
     }
 
+    /// The next `op` whose key contains `key` stays on its way until what this returns is dropped.
+    #[must_use]
+    pub fn hold(&self, op: Op, key: &str) -> Held {
+        let (held, hold) = oneshot::channel();
+        let key_contains = key.to_owned();
+        let rule =
+            Rule { op, key_contains, skip: 0, applied: false, action: Box::new(|| None), hold: Some(hold) };
+        self.lock().rules.push_back(rule);
+        Held(held)
+    }
+
     /// Every request so far, in order, and forgets them.
     pub fn take_requests(&self) -> Vec<(Op, String)> {
         std::mem::take(&mut self.lock().requests)
@@ -98,7 +115,8 @@ impl ScriptedStore {
     }
 
     fn rule(&self, op: Op, key: &str, skip: usize, applied: bool, action: Action) {
-        self.lock().rules.push_back(Rule { op, key_contains: key.to_owned(), skip, applied, action });
+        let key_contains = key.to_owned();
+        self.lock().rules.push_back(Rule { op, key_contains, skip, applied, action, hold: None });
     }
 
     fn lock(&self) -> MutexGuard<'_, Script> {
@@ -123,6 +141,11 @@ impl ScriptedStore {
     async fn run<T>(&self, op: Op, key: &Path, request: impl Future<Output = Result<T>> + Send) -> Result<T> {
         match self.event(op, key) {
             None => request.await,
+            Some(Rule { hold: Some(hold), .. }) => {
+                // Released by a drop: there is nothing to be sent.
+                let _ = hold.await;
+                request.await
+            }
             Some(Rule { applied: false, action, .. }) => match action() {
                 Some(error) => Err(error),
                 None => request.await,

@@ -14,11 +14,18 @@ fn refused(world: &World, digest: &str, fix: &str) {
         &["stat", &store, digest],
         &["rm", &store, digest],
         &["rotate", &store],
-        &["status", &store],
     ] {
         let line = world.fails(4, arguments);
         assert!(line.contains("Revoked") && line.contains(fix), "{arguments:?}: {line}");
     }
+    // So is the status, which shows what is known all the same, and since when.
+    let ran = world.run(&["status", &store]);
+    assert_eq!(ran.code, 4);
+    assert!(ran.stderr.contains("Revoked") && ran.stderr.contains(fix), "{ran:?}");
+    let known: Value = serde_json::from_slice(&ran.stdout).unwrap();
+    assert_eq!(known["key"]["state"], "revoked");
+    assert!(known["key"]["reason"].is_string() && known["seen"].is_string(), "{known:#}");
+    assert!(known["warnings"][0].as_str().unwrap().contains(fix), "{known:#}");
 }
 
 #[test]

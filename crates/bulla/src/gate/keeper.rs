@@ -1,12 +1,14 @@
-//! The keeper: one task per store that renews its lease while it is in use, probes a denied key, and wipes.
+//! The keeper: one task per store that renews its lease while it is in use, probes a denied key, wipes, and starts the
+//! rotation to a newer version of the key.
 
+use std::pin::pin;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use bulla_kek::Next;
 use futures::future::{Either, select};
 
-use super::Gate;
+use super::{Gate, versions};
 use crate::store::StoreInner;
 
 /// Renews the lease while the store is in use, probes a denied key, wipes when the lease ends.
@@ -18,6 +20,9 @@ pub(super) async fn keep(store: Weak<StoreInner>) {
             return;
         }
         let runtime = Arc::clone(&inner.parts.runtime);
+        if let Some(from) = inner.gate.with(&inner, |state, _| state.take_rotation()) {
+            runtime.spawn(Box::pin(versions::follow(Arc::clone(&inner), from)));
+        }
         match wait {
             Some(wait) => {
                 // While waiting only the weak reference is held, so that a dropped store goes at once.
@@ -41,12 +46,7 @@ impl Gate {
     /// One turn of the keeper: how long to wait before the next, `None` until something changes.
     async fn turn(&self, store: &StoreInner) -> Option<Duration> {
         if self.next(store)? == Next::Probe {
-            let _renewing = self.renewing.lock().await;
-            if self.next(store)? == Next::Probe
-                && let Err(error) = self.renew(store).await
-            {
-                tracing::debug!(%error, "the lease was not renewed");
-            }
+            self.probe(store).await?;
         }
         match self.next(store)? {
             // A success that did not count, or a failure before the provider was asked: not in a tight loop.
@@ -56,16 +56,37 @@ impl Gate {
         }
     }
 
+    /// Renews, and wipes on time whatever that waits for: bucket, provider, or somebody else's renewal.
+    async fn probe(&self, store: &StoreInner) -> Option<()> {
+        let mut renewal = pin!(async {
+            let _renewing = self.renewing.lock().await;
+            if self.next(store)? == Next::Probe
+                && let Err(error) = self.renew(store).await
+            {
+                tracing::debug!(%error, "the lease was not renewed");
+            }
+            Some(())
+        });
+        loop {
+            let until_the_end =
+                self.with(store, |state, now| state.lease.remaining(now).unwrap_or(state.bound));
+            match select(renewal.as_mut(), store.parts.runtime.sleep(until_the_end)).await {
+                Either::Left((done, _)) => return done,
+                Either::Right(_) => drop(self.next(store)?),
+            }
+        }
+    }
+
     /// What the lease wants; wipes what it no longer covers. `None`: the store was closed.
     fn next(&self, store: &StoreInner) -> Option<Next> {
-        let mut state = self.lock();
-        if state.closed {
-            return None;
-        }
-        let now = store.parts.runtime.now();
-        if state.lease.usable(now).is_err() {
-            state.wipe(store);
-        }
-        Some(state.lease.next(now))
+        self.with(store, |state, now| {
+            if state.closed {
+                return None;
+            }
+            if state.lease.usable(now).is_err() {
+                state.wipe(store);
+            }
+            Some(state.lease.next(now))
+        })
     }
 }

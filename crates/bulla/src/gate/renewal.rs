@@ -1,23 +1,28 @@
 //! Renewal: the log is read, the provider asked, and the answer decides over the lease.
 
+use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bulla_envelope::derive::Anchor;
-use bulla_kek::{KekError, KekErrorKind, LeaseOptions, Now, Probe};
+use bulla_kek::{KekError, KekErrorKind, KeyDescription, LeaseOptions, Now, Probe};
 use futures::future::{Either, select};
 
-use super::{Failure, Gate, bound};
+use super::{Failure, Gate, State, bound, lease_ended};
 use crate::error::{Error, ErrorKind, Result};
 use crate::log::{self, RawRecord, RecordMark};
 use crate::store::StoreInner;
-use crate::unlock::{Expected, Locked, Unlocked, unlock};
+use crate::unlock::{Describe, Expected, Locked, Unlocked, unlock};
 
 impl Gate {
     /// Asks the log and the provider. The caller holds `renewing`.
     pub(super) async fn renew(&self, store: &StoreInner) -> Result<Arc<Unlocked>> {
         let (mut raw, mut read_started) = self.read_log(store).await?;
+        let (is_due, known) = self.what_to_describe(store);
+        let known = known.as_ref();
+        let describe = if is_due { Describe::Newest { known } } else { Describe::InUse };
         let probe = self.start_probe(store);
-        let mut outcome = self.unlock(store, &raw, read_started, probe).await;
+        let mut outcome = self.unlock(store, &raw, read_started, probe, describe).await;
         // Before "denied" counts, the log is read once more: another node may have rotated.
         if let Err(Locked::Kek(error)) = &outcome
             && matches!(error.kind(), KekErrorKind::Denied(_))
@@ -25,7 +30,7 @@ impl Gate {
         {
             raw = newer;
             read_started = started;
-            outcome = self.unlock(store, &raw, read_started, probe).await;
+            outcome = self.unlock(store, &raw, read_started, probe, describe).await;
         }
         // Nor does it count where only a record that the store's root did not sign names the denied key.
         if let Err(Locked::Kek(error)) = &outcome
@@ -41,38 +46,43 @@ impl Gate {
         }
     }
 
-    /// Whether `raw` is newer than what authenticated last, and the root of that did not sign it. `false` also where that
-    /// root can't be had any more: then the key really is denied.
+    /// Whether `raw` is newer than what authenticated last, and the root of that did not sign it. `false` also where the key
+    /// of that record is denied as well: the key's owner decides over the lease, not who can write the bucket.
     async fn is_forged(&self, store: &StoreInner, raw: &RawRecord, read_started: Now, probe: Probe) -> bool {
         let known = self.lock().newest.clone();
         if known.mark == raw.mark {
             return false;
         }
-        let live = self.live(store).ok().flatten();
-        match live {
-            Some(keys) => keys.follow(raw, self.expected(store), read_started).is_err(),
-            None => match self.unlock(store, &known, read_started, probe).await {
-                Ok(keys) => keys.follow(raw, self.expected(store), read_started).is_err(),
-                Err(_) => false,
+        let expected = self.expected(store);
+        match self.unlock(store, &known, read_started, probe, Describe::InUse).await {
+            Ok(keys) => keys.follow(raw, expected, read_started).is_err(),
+            Err(Locked::Kek(error)) if matches!(error.kind(), KekErrorKind::Denied(_)) => false,
+            // Nobody to ask now: what is live still knows its root.
+            Err(_) => match self.live(store) {
+                Ok(Some(keys)) => keys.follow(raw, expected, read_started).is_err(),
+                _ => false,
             },
         }
     }
 
+    /// The newest record, and before it was read.
     async fn read_log(&self, store: &StoreInner) -> Result<(RawRecord, Now)> {
         let (known, last_read) = {
             let state = self.lock();
             (state.newest.clone(), state.keys.as_ref().map(|keys| keys.view.read_started))
         };
         let read_started = store.parts.runtime.now();
-        match log::read_after(&store.bucket, known.mark).await {
+        match self.read_after(store, known.mark).await {
             Ok(Some(raw)) => Ok((raw, read_started)),
             Ok(None) => Ok((known, read_started)),
             Err(error) => match last_read {
                 // The key's owner decides over the lease, not the bucket: it can be renewed on the known record, whose
                 // view stays as old as it is. Writers look at its age.
                 Some(last_read) if error.kind() != ErrorKind::Corrupt => Ok((known, last_read)),
-                _ => {
-                    self.remember(store, &error);
+                Some(_) => Err(self.fail(store, Locked::Other(error), self.start_probe(store))),
+                // Nothing is live, and nobody was asked: whoever comes next may try again.
+                None => {
+                    self.with(store, |state, now| state.failure = Some(Failure::new(now, &error)));
                     Err(error)
                 }
             },
@@ -81,14 +91,32 @@ impl Gate {
 
     async fn read_log_after(&self, store: &StoreInner, mark: RecordMark) -> Option<(RawRecord, Now)> {
         let read_started = store.parts.runtime.now();
-        let newer = log::read_after(&store.bucket, mark).await.ok()??;
+        let newer = self.read_after(store, mark).await.ok()??;
         Some((newer, read_started))
     }
 
+    /// What follows `mark` in the log, but not for ever: a bucket that hangs must not keep a lease from being renewed.
+    pub(super) async fn read_after(&self, store: &StoreInner, mark: RecordMark) -> Result<Option<RawRecord>> {
+        let limit = (self.revocation_bound() / 4).max(Duration::from_secs(1));
+        let read = log::read_after(&store.bucket, mark);
+        match select(pin!(read), store.parts.runtime.sleep(limit)).await {
+            Either::Left((read, _)) => read,
+            Either::Right(_) => Err(Error::new(
+                ErrorKind::Unavailable,
+                format!("the object store did not answer within {limit:?}"),
+            )),
+        }
+    }
+
     fn start_probe(&self, store: &StoreInner) -> Probe {
-        let mut state = self.lock();
-        let now = store.parts.runtime.now();
-        state.lease.start_probe(now)
+        self.with(store, |state, now| state.lease.start_probe(now))
+    }
+
+    /// What to ask beside the next unwrap: once per interval, which version of the key is the newest.
+    fn what_to_describe(&self, store: &StoreInner) -> (bool, Option<KeyDescription>) {
+        self.with(store, |state, now| {
+            (state.versions.is_due(&store.parts, state.bound, now), state.kek.clone())
+        })
     }
 
     /// Asks the provider, but not for ever: an answer that takes longer than the bound would not count anyway, and a
@@ -99,15 +127,15 @@ impl Gate {
         raw: &RawRecord,
         read_started: Now,
         probe: Probe,
+        describe: Describe<'_>,
     ) -> Result<Unlocked, Locked> {
-        let limit = {
-            let mut state = self.lock();
+        let limit = self.with(store, |state, now| {
             let bound = state.bound;
-            let now = store.parts.runtime.now();
             state.lease.remaining(now).map_or(bound, |left| left.max(bound / 8))
-        };
-        let asked = unlock(&store.parts.providers, raw, self.expected(store), read_started, probe.sent_at());
-        match select(std::pin::pin!(asked), store.parts.runtime.sleep(limit)).await {
+        });
+        let (providers, expected) = (&store.parts.providers, self.expected(store));
+        let asked = unlock(providers, raw, expected, read_started, probe.sent_at(), describe);
+        match select(pin!(asked), store.parts.runtime.sleep(limit)).await {
             Either::Left((answer, _)) => answer,
             Either::Right(_) => Err(Locked::Kek(KekError::unavailable(format!(
                 "the key provider did not answer within {limit:?}"
@@ -128,71 +156,77 @@ impl Gate {
         raw: RawRecord,
         probe: Option<Probe>,
     ) -> Result<Arc<Unlocked>> {
-        let mut state = self.lock();
-        let now = store.parts.runtime.now();
-        let bound = bound(&keys);
-        state.bound = bound;
-        state.newest = raw;
-        state.lease.set_options(LeaseOptions { revocation_bound: bound, outage_grace: self.outage_grace });
-        if let Some(probe) = probe {
-            if !state.lease.granted(probe, now) {
-                state.wipe(store);
-                let error = Error::new(
-                    ErrorKind::Unavailable,
-                    "the key provider's answer took longer than the revocation bound, or a clock was set meanwhile; retry",
-                );
-                state.failure = Some(Failure::new(now, &error));
-                return Err(error);
-            }
-            state.kek.clone_from(&keys.kek);
-            state.failure = None;
-        } else if state.lease.usable(now).is_err() {
-            state.wipe(store);
-            return Err(Error::new(ErrorKind::Unavailable, "the lease ended meanwhile; retry"));
-        }
-        if state.closed {
-            return Err(Error::invalid("the store was closed; open it again"));
-        }
-        state.lease.note_use(now);
-        let keys = Arc::new(keys);
-        state.keys = Some(Arc::clone(&keys));
-        drop(state);
+        let installed =
+            self.with(store, |state, now| state.install(store, keys, raw, probe, self.outage_grace, now));
         self.changed.notify_one();
-        Ok(keys)
+        installed
     }
 
     /// Notes a failed renewal. A denial wipes at once.
     fn fail(&self, store: &StoreInner, locked: Locked, probe: Probe) -> Error {
         let random = store.parts.runtime.random();
-        let mut state = self.lock();
-        let now = store.parts.runtime.now();
-        let error = match locked {
-            Locked::Kek(error) => {
-                match error.kind() {
+        let error = self.with(store, |state, now| {
+            match &locked {
+                Locked::Kek(error) => match error.kind() {
                     KekErrorKind::Denied(reason) => {
                         state.lease.denied(reason, now, random);
                         state.wipe(store);
-                        tracing::warn!(%reason, "the key is denied; everything unwrapped was wiped");
                     }
                     _ => state.lease.unavailable(probe, error.retry_after(), now, random),
-                }
-                Error::from(error)
+                },
+                // A damaged log renews nothing; what is unwrapped lives until its lease ends.
+                Locked::Other(_) => state.lease.blocked(probe, now, random),
             }
-            // A damaged log renews nothing; what is unwrapped lives until its lease ends.
-            Locked::Other(error) => {
-                state.lease.unavailable(probe, None, now, random);
-                error
-            }
-        };
-        state.failure = Some(Failure::new(now, &error));
-        drop(state);
+            let error = Error::from(locked);
+            state.failure = Some(Failure::new(now, &error));
+            error
+        });
         self.changed.notify_one();
         error
     }
+}
 
-    fn remember(&self, store: &StoreInner, error: &Error) {
-        let mut state = self.lock();
-        let now = store.parts.runtime.now();
-        state.failure = Some(Failure::new(now, error));
+impl State {
+    fn install(
+        &mut self,
+        store: &StoreInner,
+        mut keys: Unlocked,
+        raw: RawRecord,
+        probe: Option<Probe>,
+        outage_grace: Duration,
+        now: Now,
+    ) -> Result<Arc<Unlocked>> {
+        self.bound = bound(&keys);
+        self.newest = raw;
+        self.newest_read = keys.view.read_started;
+        self.lease.set_options(LeaseOptions { revocation_bound: self.bound, outage_grace });
+        if let Some(probe) = probe {
+            if !self.lease.granted(probe, now) {
+                self.wipe(store);
+                let error = Error::new(
+                    ErrorKind::Unavailable,
+                    "the key provider's answer took longer than the revocation bound, or a clock was set meanwhile; retry",
+                );
+                self.failure = Some(Failure::new(now, &error));
+                return Err(error);
+            }
+            // Where there was no answer now, what was said of the same key before still holds.
+            let known = self.kek.take().filter(|kek| keys.opened_by.contains(&kek.key.to_string()));
+            self.kek = keys.kek.clone().or(known);
+            if let Some(newest) = keys.newest.take() {
+                self.versions.heard(&store.parts, &keys, newest, self.kek.as_ref(), now);
+            }
+            self.failure = None;
+        } else if self.lease.usable(now).is_err() {
+            self.wipe(store);
+            return Err(lease_ended());
+        }
+        if self.closed {
+            return Err(Error::invalid("the store was closed; open it again"));
+        }
+        // Not a use by itself: a renewal for nobody must not be the reason for the next.
+        let keys = Arc::new(keys);
+        self.keys = Some(Arc::clone(&keys));
+        Ok(keys)
     }
 }

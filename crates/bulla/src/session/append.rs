@@ -5,9 +5,10 @@ use std::sync::Arc;
 use bulla_envelope::session::{MAX_TAIL_LEN, SessionRecord};
 use bytes::Bytes;
 
-use super::{Session, stored};
+use super::Session;
 use crate::error::Result;
 use crate::extents::ExtentWriter;
+use crate::horizon::Horizon;
 use crate::sealing::{Begun, Sealing};
 
 /// How many extents a session object of at most 1 MiB has room for, beside the longest tail.
@@ -37,20 +38,18 @@ impl Session {
             parts.buffers.clone(),
         );
         let extents = record.extents.iter().map(|stored| inner.placed(stored)).collect();
+        let stored = (extents, Horizon(record.horizon));
         let tail = Bytes::from(record.tail.clone());
-        Ok(ExtentWriter::go_on(Arc::clone(inner), sealing, extents, tail, MAX_EXTENTS))
+        Ok(ExtentWriter::go_on(Arc::clone(inner), sealing, stored, tail, MAX_EXTENTS))
     }
 
     pub(super) async fn write(&mut self, writer: &mut ExtentWriter, mut bytes: Bytes) -> Result<()> {
         while !bytes.is_empty() {
             writer.write(bytes.split_to(bytes.len().min(SLICE))).await?;
             let saved = self.offset();
-            if let Some((extents, hash)) = writer.stored_prefix(saved, SAVE_EVERY).await? {
-                let count = extents.len();
-                let extents = stored(&extents);
-                let next = SessionRecord { extents, tail: Vec::new(), hash, ..self.saved.record.clone() };
-                self.save(next, writer.dek()?).await?;
-                writer.named(count);
+            if let Some((count, hash)) = writer.stored_prefix(saved, SAVE_EVERY).await? {
+                let next = SessionRecord { tail: Vec::new(), hash, ..self.saved.record.clone() };
+                self.save_stored(writer, count, next).await?;
                 writer.drop_replaced().await;
             }
         }
@@ -69,9 +68,8 @@ impl Session {
                 Vec::new()
             }
         };
-        let (extents, hash) = (stored(writer.extents()), writer.hash()?);
-        let next = SessionRecord { extents, tail, hash, ..self.saved.record.clone() };
-        self.save(next, writer.dek()?).await
+        let (count, hash) = (writer.extents().len(), writer.hash()?);
+        self.save_stored(writer, count, SessionRecord { tail, hash, ..self.saved.record.clone() }).await
     }
 
     /// Tidies up behind a write of the session that may have failed.

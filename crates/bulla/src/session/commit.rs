@@ -5,16 +5,18 @@ use std::sync::Arc;
 use bulla_envelope::cobblestone::Opener;
 use bulla_envelope::context::extent_context;
 use bulla_envelope::digest::{Algorithm, Digest, Hasher};
+use bulla_envelope::envelope::Extent;
 use bulla_envelope::secret::Dek;
 use bulla_envelope::session::SessionRecord;
 use bulla_kek::compute;
 use futures::{StreamExt, TryStreamExt, stream};
 
-use super::{Session, gone, stored};
+use super::{Session, gone};
 use crate::commit::Draft;
 use crate::envelopes::Found;
 use crate::error::{Error, ErrorKind, Result};
 use crate::extents::PlacedExtent;
+use crate::horizon::Horizon;
 use crate::upload::PutResult;
 
 /// Extents read ahead where a blob is hashed again.
@@ -24,12 +26,17 @@ impl Session {
     pub(super) async fn try_commit(&mut self, digest: &Digest, size: Option<u64>) -> Result<PutResult> {
         let inner = Arc::clone(self.store.inner());
         let dek = inner.session_dek(&self.saved.record.wraps).await?;
-        if self.committing() != Some(digest) {
+        if self.committing() == Some(digest) {
+            // Killed, or still under way somewhere: what an envelope names by now is what counts.
+            if let Some(result) = self.confirm(digest).await? {
+                return Ok(result);
+            }
+        } else {
             self.refuse_marked()?;
             self.check_claims(&dek, digest, size).await?;
             self.mark(&dek, digest).await?;
         }
-        self.renew_old_extents(&dek).await?;
+        self.renew_old_extents().await?;
         let record = &self.saved.record;
         let extents: Vec<PlacedExtent> = record.extents.iter().map(|stored| inner.placed(stored)).collect();
         let draft = Draft {
@@ -40,18 +47,36 @@ impl Session {
             dek_root: Some(record.dek_root),
             inline: extents.is_empty().then(|| record.tail.clone()),
             extents,
+            horizon: Horizon(record.horizon),
             ttl: None,
         };
-        inner.commit_shared(&draft).await
+        inner.commit_shared(draft).await
     }
 
-    /// Whether the blob was made from this session.
-    pub(super) async fn committed(&self, digest: &Digest) -> Result<Option<PutResult>> {
-        let found = self.store.inner().read_envelope(digest).await?;
-        let Found::Blob(blob) = found else { return Ok(None) };
-        let ours = blob.record.blob == self.saved.record.blob;
-        let result = PutResult { digest: digest.clone(), size: blob.record.size, created: true };
-        Ok(ours.then_some(result))
+    /// If the blob was made from this session, does for it what its maker may not have come to: the end of the commit.
+    pub(super) async fn confirm(&self, digest: &Digest) -> Result<Option<PutResult>> {
+        let inner = self.store.inner();
+        let Found::Blob(found) = inner.read_envelope(digest).await? else { return Ok(None) };
+        let record = &found.record;
+        if record.blob != self.saved.record.blob {
+            return Ok(None);
+        }
+        // How old they are the bucket says: this horizon is below any other.
+        let horizon = Horizon::default();
+        let started = inner.parts.runtime.now();
+        let placed = |extent: &Extent| PlacedExtent { extent: extent.clone(), started };
+        let draft = Draft {
+            blob: record.blob,
+            digest: digest.clone(),
+            size: record.size,
+            dek: inner.session_dek(&self.saved.record.wraps).await?,
+            dek_root: Some(record.dek_root),
+            inline: record.inline.clone(),
+            extents: record.extents.iter().map(placed).collect(),
+            horizon,
+            ttl: None,
+        };
+        inner.commit_shared(draft).await.map(Some)
     }
 
     async fn check_claims(&self, dek: &Dek, digest: &Digest, size: Option<u64>) -> Result<()> {
@@ -111,9 +136,9 @@ impl Session {
         writer.take_nothing_back();
         let marked = async {
             writer.write_rest().await?;
-            next.extents = stored(writer.extents());
             next.tail.clear();
-            self.save(next, dek).await
+            let count = writer.extents().len();
+            self.save_stored(&mut writer, count, next).await
         };
         let marked = marked.await;
         let marked = self.settle(writer, marked).await;
@@ -133,16 +158,19 @@ impl Session {
     }
 
     /// Copies extents that gc could soon look at. Their old objects stay: an envelope may name them already.
-    async fn renew_old_extents(&mut self, dek: &Dek) -> Result<()> {
+    async fn renew_old_extents(&mut self) -> Result<()> {
         let inner = self.store.inner();
         if !self.saved.record.extents.iter().any(|stored| inner.is_old(&inner.placed(stored))) {
             return Ok(());
         }
         let mut writer = self.writer().await?;
-        writer.renew_old_extents().await?;
-        let next = SessionRecord { extents: stored(writer.extents()), ..self.saved.record.clone() };
-        let saved = self.save(next, dek).await;
-        self.settle(writer, saved).await
+        let renewed = async {
+            writer.renew_old_extents().await?;
+            let count = writer.extents().len();
+            self.save_stored(&mut writer, count, self.saved.record.clone()).await
+        };
+        let renewed = renewed.await;
+        self.settle(writer, renewed).await
     }
 }
 

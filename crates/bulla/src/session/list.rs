@@ -68,30 +68,18 @@ impl Store {
     /// # Cancel safety
     /// A dropped call has removed some of them.
     pub async fn expire_sessions(&self, before: SystemTime) -> Result<u64> {
-        let inner = self.inner();
-        inner.gate.secrets(inner).await?;
-        let old = inner
-            .bucket
-            .list(UPLOADS)
-            .map_err(Error::from)
-            .try_filter(|entry| std::future::ready(entry.last_modified < before));
-        old.map_ok(|entry| inner.expire_session(entry, before))
-            .try_buffer_unordered(READS)
-            .try_fold(0, |count, expired| std::future::ready(Ok(count + u64::from(expired))))
-            .await
+        self.inner().expire_sessions(before).await
     }
 }
 
 impl StoreInner {
     fn sessions(self: Arc<Self>) -> impl Stream<Item = Result<SessionEntry>> + Send + 'static {
-        let entries = self.bucket.list(UPLOADS).map_err(Error::from);
-        entries
-            .try_filter(|entry| std::future::ready(!entry.is_tombstone()))
-            .map(move |entry| {
+        self.session_keys()
+            .map(move |key| {
                 let inner = Arc::clone(&self);
                 async move {
-                    match entry {
-                        Ok(entry) => inner.session_entry(entry.key).await.transpose(),
+                    match key {
+                        Ok(key) => inner.session_entry(&key).await.transpose(),
                         Err(error) => Some(Err(error)),
                     }
                 }
@@ -100,9 +88,16 @@ impl StoreInner {
             .filter_map(std::future::ready)
     }
 
-    async fn session_entry(&self, key: String) -> Result<Option<SessionEntry>> {
+    /// The keys of all sessions, and of what else is among them.
+    pub(crate) fn session_keys(&self) -> impl Stream<Item = Result<String>> + Send + use<> {
+        let entries = self.bucket.list(UPLOADS).map_err(Error::from);
+        entries.try_filter_map(|entry| std::future::ready(Ok((!entry.is_tombstone()).then_some(entry.key))))
+    }
+
+    /// The session at `key`, or `None` if it went meanwhile.
+    pub(crate) async fn session_entry(&self, key: &str) -> Result<Option<SessionEntry>> {
         let keys = self.gate.secrets(self).await?;
-        let id = keys.root.name_key(UPLOAD_KIND).session_of_upload_key(&key).map_err(|error| {
+        let id = keys.root.name_key(UPLOAD_KIND).session_of_upload_key(key).map_err(|error| {
             Error::corrupt(format!("`{key}` is not a sealed name of this store")).with_source(error)
         })?;
         let Some(saved) = self.read_session(&id).await? else { return Ok(None) };
@@ -116,9 +111,22 @@ impl StoreInner {
         }))
     }
 
-    /// Nothing of the session is looked at, so one that is damaged expires too.
-    async fn expire_session(&self, entry: Entry, before: SystemTime) -> Result<bool> {
+    pub(crate) async fn expire_sessions(&self, before: SystemTime) -> Result<u64> {
         self.gate.secrets(self).await?;
+        let entries = self.bucket.list(UPLOADS).map_err(Error::from);
+        let old = entries.try_filter(|entry| std::future::ready(entry.last_modified < before));
+        old.map_ok(|entry| self.expire_session(entry, before))
+            .try_buffer_unordered(READS)
+            .try_fold(0, |count, expired| std::future::ready(Ok(count + u64::from(expired))))
+            .await
+    }
+
+    /// Nothing but the name is looked at, so a session that is damaged expires too.
+    async fn expire_session(&self, entry: Entry, before: SystemTime) -> Result<bool> {
+        let keys = self.gate.secrets(self).await?;
+        if keys.root.name_key(UPLOAD_KIND).session_of_upload_key(&entry.key).is_err() {
+            return Ok(false);
+        }
         if entry.is_tombstone() {
             // It has long ended all writes that were conditional on the session, and its name is never used again.
             self.bucket.delete_data(&entry.key).await?;

@@ -3,9 +3,12 @@
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 mod support;
+mod versions;
+mod watch;
 
 mod attack;
 mod delete;
+mod gc;
 mod get;
 mod lease;
 mod log;

@@ -1,4 +1,4 @@
-//! Several nodes, one unreliable bucket, one unreliable key service, one seed: puts, gets, deletes, rotations, denials,
+//! Several nodes, one unreliable bucket, one unreliable key service, one seed: puts, gets, deletes, rotations, gcs, denials,
 //! suspended and killed nodes, in every order that thousands of seeds find.
 //!
 //! What must hold, whatever happens:
@@ -12,10 +12,12 @@ use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Duration;
 
 use bulla::kek::{DenyReason, Providers, Runtime};
-use bulla::{Bucket, Digest, Engine, ErrorKind, OpenOptions, PutOptions, RotateOptions, Store, Trust};
+use bulla::{
+    Bucket, Digest, Engine, ErrorKind, GcOptions, OpenOptions, PutOptions, RotateOptions, Store, Trust,
+};
 use bulla_testkit::faults::Faults;
 use bulla_testkit::provider::{Call, ServiceFaults, SimProvider, key_id};
-use bulla_testkit::runtime::SeededRandom;
+use bulla_testkit::runtime::{SeededRandom, SimRuntime};
 use bulla_testkit::simulation::{SimNode, Simulation, for_each_seed};
 use bytes::Bytes;
 use futures::TryStreamExt;
@@ -156,11 +158,13 @@ async fn work(
     for _ in 0..STEPS {
         node.runtime().sleep(random.duration(Duration::from_secs(10))).await;
         let which = usize::try_from(random.below(SIZES.len() as u64)).unwrap();
-        match random.below(12) {
-            0..=3 => put(&store, model, which).await,
+        match random.below(14) {
+            0..=2 => put(&store, model, which, None).await,
+            3 => put(&store, model, which, Some((node.runtime(), random))).await,
             4..=8 => get(&store, node, provider, model, which).await,
             9 => delete(&store, model, which).await,
             10 => rotate(&store, random).await,
+            11 | 12 => gc(&store, random).await,
             _ => {
                 let pause = random.duration(2 * R);
                 node.runtime().suspend(pause);
@@ -170,7 +174,8 @@ async fn work(
     store.close().await;
 }
 
-async fn put(store: &Store, model: &Model, which: usize) {
+/// With a clock and randomness the bytes come slowly.
+async fn put(store: &Store, model: &Model, which: usize, slowly: Option<(&SimRuntime, &SeededRandom)>) {
     let before = {
         let known = &mut model.lock().unwrap()[which];
         known.absent = false;
@@ -178,7 +183,18 @@ async fn put(store: &Store, model: &Model, which: usize) {
         known.puts_open += 1;
         (known.deletes_begun, known.deletes_open)
     };
-    match store.put_bytes(content(which), PutOptions::default()).await {
+    let put = async {
+        let Some((clock, random)) = slowly else {
+            return store.put_bytes(content(which), PutOptions::default()).await;
+        };
+        let mut upload = store.upload(PutOptions::default()).await?;
+        for piece in content(which).chunks((1 << 20) + 1) {
+            upload.write(Bytes::copy_from_slice(piece)).await?;
+            clock.sleep(random.duration(4 * R)).await;
+        }
+        upload.commit().await
+    };
+    match put.await {
         Ok(result) => {
             assert_eq!(result.digest, digest(which));
             let known = &mut model.lock().unwrap()[which];
@@ -246,6 +262,13 @@ async fn rotate(store: &Store, random: &SeededRandom) {
     }
 }
 
+async fn gc(store: &Store, random: &SeededRandom) {
+    let grace = *random.pick(&[Duration::ZERO, R / 2, 3 * R, GRACE]);
+    if let Err(error) = store.gc(GcOptions { grace: Some(grace), ..GcOptions::default() }, |_| {}).await {
+        acceptable(&error);
+    }
+}
+
 /// Faults excuse these; that something is damaged, never.
 fn acceptable(error: &bulla::Error) {
     use ErrorKind::{Conflict, Revoked, Throttled, Unavailable};
@@ -263,6 +286,10 @@ async fn check_the_end(sim: &Simulation, provider: &SimProvider, anchor: bulla::
     let fresh = sim.node("fresh");
     let store = engine(&fresh, provider).open(bucket(&fresh), pinned(anchor)).await.unwrap();
     assert_eq!(store.status().await.unwrap().keks.len(), 1);
+    // Twice: the data of what the first removed, or found named, goes with the second.
+    for _ in 0..2 {
+        store.gc(GcOptions { grace: Some(Duration::ZERO), ..GcOptions::default() }, |_| {}).await.unwrap();
+    }
     let listed: Vec<Digest> = store.list().map_ok(|entry| entry.digest).try_collect().await.unwrap();
     for (which, size) in SIZES.iter().enumerate() {
         let (durable, absent) = {

@@ -28,7 +28,7 @@ pub(crate) const R: Duration = Duration::from_secs(60);
 pub(crate) const GRACE: Duration = Duration::from_secs(3600);
 
 pub(crate) struct World {
-    pub(crate) raw: Arc<InMemory>,
+    pub(crate) raw: Arc<dyn ObjectStore>,
     pub(crate) script: ScriptedStore,
     pub(crate) provider: SimProvider,
     pub(crate) runtime: SimRuntime,
@@ -38,8 +38,12 @@ pub(crate) struct World {
 impl World {
     /// A new store and the node that made it.
     pub(crate) async fn new() -> Self {
+        Self::over(Arc::new(InMemory::new())).await
+    }
+
+    /// The same over a bucket of any kind.
+    pub(crate) async fn over(raw: Arc<dyn ObjectStore>) -> Self {
         let runtime = SimRuntime::new(tokio::time::Instant::now(), 1);
-        let raw = Arc::new(InMemory::new());
         let script = ScriptedStore::new(raw.clone());
         let provider = SimProvider::new(&runtime, "k");
         let engine = engine(&runtime, &provider);

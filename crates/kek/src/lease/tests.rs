@@ -238,6 +238,38 @@ fn grace_is_for_outages_only() {
 }
 
 #[test]
+fn grace_is_not_for_what_is_not_the_providers() {
+    let mut lease = with_grace(30);
+    renew(&mut lease, at(0));
+    let probe = lease.start_probe(at(30));
+    lease.blocked(probe, at(31), &LATEST);
+    assert_eq!(lease.next(at(31)), Next::Wait(Duration::from_millis(7_250)), "tried again all the same");
+    lease.unavailable(probe, None, at(40), &LATEST);
+    assert_eq!(lease.usable(at(59)), Ok(()));
+    assert_eq!(lease.usable(at(60)), Err(LeaseEnd::Unavailable), "a later outage does not bring grace back");
+    renew(&mut lease, at(61));
+    let probe = lease.start_probe(at(91));
+    lease.unavailable(probe, None, at(91), &LATEST);
+    assert_eq!(lease.usable(at(122)), Ok(()), "a success does");
+}
+
+#[test]
+fn says_when_it_asks_next() {
+    let mut lease = lease();
+    assert_eq!(lease.next_probe(at(0)), None, "when somebody needs the key");
+    renew(&mut lease, at(0));
+    assert_eq!(lease.next_probe(at(1)), None, "unused");
+    lease.note_use(at(1));
+    assert_eq!(lease.next_probe(at(1)), Some(at(30).wall));
+    let probe = lease.start_probe(at(30));
+    lease.unavailable(probe, Some(secs(50)), at(31), &LATEST);
+    assert_eq!(lease.next_probe(at(31)), Some(at(81).wall), "after the lease's end");
+    lease.denied(DenyReason::Forbidden, at(40), &LATEST);
+    assert_eq!(lease.next_probe(at(41)), Some(at(55).wall));
+    assert_eq!(lease.next_probe(at(56)), Some(at(56).wall), "now");
+}
+
+#[test]
 fn grace_does_not_bring_back_what_ended() {
     let mut lease = with_grace(1000);
     renew(&mut lease, at(0));
@@ -258,13 +290,14 @@ fn a_shorter_bound_acts_at_once() {
 enum Event {
     /// Both clocks go on, by milliseconds; the wall clock may do something else.
     Pass {
-        boot: u64,
+        boot: i64,
         wall: i64,
     },
     Send,
     /// The answer to one of the requests under way.
     Grant(prop::sample::Index),
     Fail(prop::sample::Index),
+    Block(prop::sample::Index),
     Deny,
     Use,
     Look,
@@ -272,12 +305,15 @@ enum Event {
 
 fn any_event() -> impl Strategy<Value = Event> {
     prop_oneof![
-        6 => (0..40_000u64).prop_map(|ms| Event::Pass { boot: ms, wall: i64::try_from(ms).unwrap() }),
+        6 => (0..40_000i64).prop_map(|ms| Event::Pass { boot: ms, wall: ms }),
         // A suspend that the boot clock did not see, a clock that was set.
-        1 => (0..100u64, -90_000..200_000i64).prop_map(|(boot, wall)| Event::Pass { boot, wall }),
+        1 => (0..100i64, -90_000..200_000i64).prop_map(|(boot, wall)| Event::Pass { boot, wall }),
+        // A machine that was moved or put back to a snapshot.
+        1 => (-90_000..200_000i64, 0..100i64).prop_map(|(boot, wall)| Event::Pass { boot, wall }),
         4 => Just(Event::Send),
         5 => any::<prop::sample::Index>().prop_map(Event::Grant),
         2 => any::<prop::sample::Index>().prop_map(Event::Fail),
+        1 => any::<prop::sample::Index>().prop_map(Event::Block),
         1 => Just(Event::Deny),
         2 => Just(Event::Use),
         3 => Just(Event::Look),
@@ -307,7 +343,7 @@ impl Model {
     }
 
     fn tick(&mut self, now: Now) {
-        if self.last.is_some_and(|last| now.wall < last.wall) {
+        if self.last.is_some_and(|last| now.wall < last.wall || now.boot < last.boot) {
             self.breaks += 1;
         }
         self.last = Some(now);
@@ -323,12 +359,13 @@ proptest! {
     ) {
         let mut lease = with_grace(grace);
         let mut model = Model::default();
-        let mut now = at(1_000);
+        let mut now = at(10_000);
         for event in events {
             model.tick(now);
             match event {
                 Event::Pass { boot, wall } => {
-                    now.boot += Duration::from_millis(boot);
+                    let by = Duration::from_millis(boot.unsigned_abs());
+                    now.boot = if boot < 0 { now.boot - by } else { now.boot + by };
                     let by = Duration::from_millis(wall.unsigned_abs());
                     now.wall = if wall < 0 { now.wall - by } else { now.wall + by };
                     model.tick(now);
@@ -356,6 +393,10 @@ proptest! {
                     let (probe, ..) = model.under_way.swap_remove(which.index(model.under_way.len()));
                     lease.unavailable(probe, None, now, &LATEST);
                 }
+                Event::Block(which) if !model.under_way.is_empty() => {
+                    let (probe, ..) = model.under_way.swap_remove(which.index(model.under_way.len()));
+                    lease.blocked(probe, now, &LATEST);
+                }
                 Event::Deny => {
                     lease.denied(DenyReason::Forbidden, now, &LATEST);
                     model.denied = true;
@@ -363,7 +404,7 @@ proptest! {
                     prop_assert_eq!(lease.usable(now), Err(LeaseEnd::Revoked(DenyReason::Forbidden)));
                 }
                 Event::Use => drop(lease.note_use(now)),
-                Event::Look | Event::Grant(_) | Event::Fail(_) => {}
+                Event::Look | Event::Grant(_) | Event::Fail(_) | Event::Block(_) => {}
             }
             let usable = lease.usable(now).is_ok();
             let bound = R + Duration::from_secs(grace);
