@@ -88,7 +88,8 @@ impl StoreInner {
             }
             self.refuse_expired_kek()?;
             let keys = self.gate.secrets(self).await?;
-            let (key, object) = (self.blob_key(&keys, &draft.digest), self.seal_envelope(&keys, draft)?);
+            let (key, object) =
+                (self.blob_key(&keys, &draft.digest), self.seal_envelope(&keys, draft).await?);
             let outcome = match &replace {
                 None => self.bucket.put_create(&key, object).await,
                 Some(version) => self.bucket.put_update(&key, object, version).await,
@@ -206,7 +207,7 @@ impl StoreInner {
         if let Some(before) = replaced {
             let extents: Vec<Wanted> = before.record.extents.iter().map(Wanted::from).collect();
             if self.times_of(&extents).await?.is_some() {
-                let object = self.seal_record(&keys, &before.record, &before.dek)?;
+                let object = self.seal_record(&keys, &before.record, &before.dek).await?;
                 return Ok(self.bucket.put_update(&key, object, version).await.is_done());
             }
         }
@@ -245,7 +246,7 @@ impl StoreInner {
                 return Ok(Some(version));
             }
             let newer = self.gate.refresh(self).await?;
-            if newer.active_store_key == keys.active_store_key {
+            if newer.active_kid() == keys.active_kid() {
                 return Ok(Some(version));
             }
             let Some(rewrapped) = self.replace_own(draft, &newer, version).await? else { return Ok(None) };
@@ -274,7 +275,8 @@ impl StoreInner {
         let mut version = version;
         let mut failure = None;
         for attempt in 0..ATTEMPTS {
-            match self.bucket.put_update(&key, self.seal_envelope(keys, draft)?, &version).await {
+            let object = self.seal_envelope(keys, draft).await?;
+            match self.bucket.put_update(&key, object, &version).await {
                 Conditional::Done(version) => return Ok(Some(version)),
                 Conditional::Lost => {}
                 Conditional::Unknown(error) => {
@@ -287,9 +289,9 @@ impl StoreInner {
                     return Ok(Some(found.version.clone()));
                 }
                 Found::Blob(found) if found.record.blob == draft.blob => version = found.version.clone(),
-                Found::Nothing | Found::Tombstone(_) | Found::Damaged(..) | Found::Blob(_) => {
-                    return Ok(None);
-                }
+                // Perhaps ours, under a key that is no longer in the log: nobody can read it, so it is replaced.
+                Found::Damaged(found, _) => version = found,
+                Found::Nothing | Found::Tombstone(_) | Found::Blob(_) => return Ok(None),
             }
         }
         Err(contended(failure, &draft.digest))
@@ -321,7 +323,7 @@ impl StoreInner {
         Ok(took <= quick || !self.horizon(Duration::ZERO).await?.is_after(oldest))
     }
 
-    fn seal_envelope(&self, keys: &Unlocked, draft: &Draft) -> Result<Bytes> {
+    async fn seal_envelope(&self, keys: &Unlocked, draft: &Draft) -> Result<Bytes> {
         let record = BlobRecord {
             digest: draft.digest.clone(),
             size: draft.size,
@@ -332,14 +334,14 @@ impl StoreInner {
             dek_root: draft.dek_root.unwrap_or(keys.root_id),
             expires: self.expiry(draft),
         };
-        self.seal_record(keys, &record, &draft.dek)
+        self.seal_record(keys, &record, &draft.dek).await
     }
 
-    fn seal_record(&self, keys: &Unlocked, record: &BlobRecord, dek: &Dek) -> Result<Bytes> {
+    async fn seal_record(&self, keys: &Unlocked, record: &BlobRecord, dek: &Dek) -> Result<Bytes> {
         let mut salt = [0; 24];
         self.parts.runtime.random().fill(&mut salt);
         let header = EnvelopeHeader { store: keys.store(), root: keys.root_id };
-        let wraps = vec![keys.wrap_dek(dek)];
+        let wraps = vec![self.wrap_dek(keys, dek).await?];
         let (crypto, key) = (self.parts.crypto, &keys.envelope_key);
         let envelope = Envelope::seal(crypto, key, header, wraps, dek, record, salt).map_err(|error| {
             Error::invalid("the blob can't be described by one envelope").with_source(error)

@@ -4,13 +4,13 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bulla_envelope::MAX_OBJECT_LEN;
-use bulla_envelope::crypto::CryptoProvider;
 use bulla_envelope::digest::Digest;
 use bulla_envelope::envelope::{BlobRecord, Envelope};
 use bulla_envelope::secret::Dek;
 use bulla_kek::Now;
 
 use crate::bucket::{Object, UpdateVersion};
+use crate::deks::Unwrapped;
 use crate::error::{Error, Result};
 use crate::store::StoreInner;
 use crate::unlock::Unlocked;
@@ -44,7 +44,7 @@ pub(crate) enum Found {
 
 /// Why an envelope does not open.
 #[derive(Debug)]
-enum NotOpened {
+pub(crate) enum NotOpened {
     /// No wrap is of a key that the log names: perhaps a newer log does.
     UnknownKey,
     /// Altered, forged or misplaced.
@@ -62,24 +62,17 @@ impl StoreInner {
         }
         // The lease may have ended while the object was on its way: keys are asked for when they are used.
         let keys = self.gate.secrets(self).await?;
-        let failure = match self.open_object(&keys, &object, digest, read_started) {
+        let failure = match self.open_object(&keys, &object, digest, read_started).await? {
             Ok(blob) => return Ok(Found::Blob(Arc::new(blob))),
             Err(failure) => failure,
         };
         tracing::debug!(%digest, ?failure, "an envelope does not open; reading the log again");
         // "Can't open" needs a log read after the object was: another node may have brought in a new key.
         let keys = self.gate.refresh(self).await?;
-        let failure = match self.open_object(&keys, &object, digest, read_started) {
-            Ok(blob) => return Ok(Found::Blob(Arc::new(blob))),
-            Err(failure) => failure,
-        };
-        let error = match failure {
-            NotOpened::Damaged(error) => error,
-            NotOpened::UnknownKey => {
-                Error::corrupt(format!("the envelope of {digest} is wrapped by no key that the log names"))
-            }
-        };
-        Ok(Found::Damaged(object.version, error))
+        match self.open_object(&keys, &object, digest, read_started).await? {
+            Ok(blob) => Ok(Found::Blob(Arc::new(blob))),
+            Err(failure) => Ok(Found::Damaged(object.version, failure.into_error(digest))),
+        }
     }
 
     /// The open envelope of a blob that is there and has not expired; decoded envelopes are used again for at most the
@@ -118,45 +111,97 @@ impl StoreInner {
         }
     }
 
-    fn open_object(
+    async fn open_object(
         &self,
-        keys: &Unlocked,
+        keys: &Arc<Unlocked>,
         object: &Object,
         digest: &Digest,
         read_started: Now,
-    ) -> Result<OpenedBlob, NotOpened> {
-        let (record, dek, wrapped_by) = open_envelope(self.parts.crypto, keys, &object.bytes, digest)?;
+    ) -> Result<Result<OpenedBlob, NotOpened>> {
+        let opened = match decode(keys, &object.bytes, digest) {
+            Ok(envelope) => self.open_envelope(keys, &envelope, digest).await?,
+            Err(failure) => Err(failure),
+        };
         let (version, modified) = (object.version.clone(), object.last_modified);
-        Ok(OpenedBlob { record, dek, wrapped_by, version, modified, read_started })
+        Ok(opened.map(|Opened { record, dek, wrapped_by }| OpenedBlob {
+            record,
+            dek,
+            wrapped_by,
+            version,
+            modified,
+            read_started,
+        }))
+    }
+
+    /// Opens an envelope as the one of `digest`, by whichever of its wraps is good.
+    ///
+    /// # Errors
+    /// In direct mode those of the key provider: they say nothing about the envelope.
+    pub(crate) async fn open_envelope(
+        &self,
+        keys: &Arc<Unlocked>,
+        envelope: &Envelope,
+        digest: &Digest,
+    ) -> Result<Result<Opened, NotOpened>> {
+        let mut keys = Arc::clone(keys);
+        let mut unknown = true;
+        for wrap in &envelope.wraps {
+            let dek = match self.unwrap_dek(&keys, wrap).await? {
+                Unwrapped::UnknownKey => continue,
+                // A bad wrap is damage of this object, never a verdict on the key: the others are tried.
+                Unwrapped::Damaged => {
+                    unknown = false;
+                    continue;
+                }
+                Unwrapped::Dek(dek) => dek,
+            };
+            unknown = false;
+            if wrap.store_key().is_none() {
+                // The provider was asked meanwhile, and the lease may have ended.
+                keys = self.gate.secrets(self).await?;
+            }
+            if let Ok(record) = envelope.open(self.parts.crypto, &keys.envelope_key, &dek, digest) {
+                return Ok(Ok(Opened { record, dek, wrapped_by: wrap.kid.clone() }));
+            }
+        }
+        Ok(Err(if unknown { NotOpened::UnknownKey } else { damaged(digest, "does not authenticate") }))
     }
 }
 
-fn open_envelope(
-    crypto: &'static CryptoProvider,
-    keys: &Unlocked,
-    object: &[u8],
-    digest: &Digest,
-) -> Result<(BlobRecord, Dek, String), NotOpened> {
-    let damaged = |what: &str| NotOpened::Damaged(Error::corrupt(format!("the envelope of {digest} {what}")));
+/// What an envelope holds, and the kid of the wrap that opened it.
+#[derive(Debug)]
+pub(crate) struct Opened {
+    pub(crate) record: BlobRecord,
+    pub(crate) dek: Dek,
+    pub(crate) wrapped_by: String,
+}
+
+/// Decodes an object as an envelope of this store and root. It is not authentic before it opens.
+pub(crate) fn decode(keys: &Unlocked, object: &[u8], digest: &Digest) -> Result<Envelope, NotOpened> {
     let envelope = Envelope::decode(object).map_err(|error| {
         NotOpened::Damaged(
             Error::corrupt(format!("the envelope of {digest} can't be decoded")).with_source(error),
         )
     })?;
     if envelope.header.store != keys.store() || envelope.header.root != keys.root_id {
-        return Err(damaged("belongs to another store or root"));
+        return Err(damaged(digest, "belongs to another store or root"));
     }
-    let mut unknown = true;
-    for wrap in &envelope.wraps {
-        let Some(unwrapped) = keys.unwrap_dek(wrap) else { continue };
-        unknown = false;
-        // A bad wrap is damage of this object, never a verdict on the key: the others are tried.
-        let Ok(dek) = unwrapped else { continue };
-        if let Ok(record) = envelope.open(crypto, &keys.envelope_key, &dek, digest) {
-            return Ok((record, dek, wrap.kid.clone()));
+    Ok(envelope)
+}
+
+fn damaged(digest: &Digest, what: &str) -> NotOpened {
+    NotOpened::Damaged(Error::corrupt(format!("the envelope of {digest} {what}")))
+}
+
+impl NotOpened {
+    pub(crate) fn into_error(self, digest: &Digest) -> Error {
+        match self {
+            Self::Damaged(error) => error,
+            Self::UnknownKey => {
+                Error::corrupt(format!("the envelope of {digest} is wrapped by no key that the log names"))
+            }
         }
     }
-    Err(if unknown { NotOpened::UnknownKey } else { damaged("does not authenticate") })
 }
 
 pub(crate) fn not_found(digest: &Digest) -> Error {

@@ -208,6 +208,16 @@ impl Gate {
         self.live(store)?.ok_or_else(lease_ended)
     }
 
+    /// The KEK that the lease hangs on was denied to a request sent at `sent`: the provider is asked at once, unless
+    /// somebody has asked since. So a crowd asks once.
+    pub(crate) async fn ask_again(&self, store: &StoreInner, sent: Now) -> Result<()> {
+        let renewing = Arc::clone(&self.renewing).lock_owned().await;
+        match self.live(store)? {
+            Some(keys) if keys.sent.boot > sent.boot => Ok(()),
+            _ => self.renew_apart(store, renewing).await.map(drop),
+        }
+    }
+
     /// The newest record seen.
     pub(crate) fn mark(&self) -> RecordMark {
         self.lock().newest.mark

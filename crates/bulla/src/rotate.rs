@@ -133,7 +133,7 @@ impl StoreInner {
     }
 
     /// Appends `record`; `None` where another node was first.
-    async fn append(&self, record: LogRecord) -> Result<Option<crate::log::RecordMark>> {
+    pub(crate) async fn append(&self, record: LogRecord) -> Result<Option<crate::log::RecordMark>> {
         let number = record.number;
         let object = sign(&record, &self.gate.secrets(self).await?.record_key)?;
         match append(&self.bucket, number, object).await? {
@@ -180,7 +180,7 @@ impl Plan {
 
     /// The group that opens today, and the new one. A group that an interrupted rotation left behind goes.
     fn both(&self, keys: &Unlocked, new: &Wrap, now: u64) -> LogRecord {
-        let mut record = next_record(keys, now);
+        let mut record = keys.next_record(now);
         let is_old = |kid: &str| kid != new.kid && keys.opened_by.iter().any(|opened| opened == kid);
         for root in record.roots.iter_mut().filter(|root| root.state == RootState::Active) {
             root.groups.retain(|group| group.iter().all(|wrap| is_old(&wrap.kid)));
@@ -202,7 +202,7 @@ impl Plan {
 
     /// The new group alone, and with it what the store is configured to.
     fn alone(&self, keys: &Unlocked, new: &Wrap, now: u64) -> LogRecord {
-        let mut record = next_record(keys, now);
+        let mut record = keys.next_record(now);
         for root in record.roots.iter_mut().filter(|root| root.state == RootState::Active) {
             root.groups = vec![vec![new.clone()]];
         }
@@ -213,12 +213,4 @@ impl Plan {
         record.rotated = Some(now);
         record
     }
-}
-
-fn next_record(keys: &Unlocked, now: u64) -> LogRecord {
-    let mut record = keys.view.record.clone();
-    record.number += 1;
-    record.history.push(keys.view.mark.hash);
-    record.written = now;
-    record
 }

@@ -14,6 +14,7 @@
 mod append;
 mod commit;
 mod list;
+mod rewrap;
 mod saved;
 
 use std::fmt;
@@ -78,7 +79,7 @@ impl Store {
         let now = inner.parts.runtime.now().unix_ms();
         let dek = Dek::random(random);
         let record = SessionRecord {
-            wraps: vec![keys.wrap_dek(&dek)],
+            wraps: vec![inner.wrap_dek(&keys, &dek).await?],
             blob: BlobId::random(random),
             dek_root: keys.root_id,
             extents: Vec::new(),

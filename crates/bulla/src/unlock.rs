@@ -8,11 +8,12 @@ use std::fmt;
 use std::sync::Arc;
 
 use bulla_envelope::derive::Anchor;
-use bulla_envelope::envelope::{STORE_KEY_PREFIX, Wrap};
+use bulla_envelope::envelope::Wrap;
 use bulla_envelope::ids::{RootId, StoreId, StoreKeyId};
+use bulla_envelope::job::JOB_KIND;
 use bulla_envelope::names::BLOB_KIND;
-use bulla_envelope::record::{KekState, LogRecord, Mode, RootEntry, RootState, StoreKeyState};
-use bulla_envelope::secret::{Dek, EnvelopeKey, NameKey, RecordKey, Root, StoreKey};
+use bulla_envelope::record::{KekState, LogRecord, RootEntry, RootState, StoreKeyState};
+use bulla_envelope::secret::{EnvelopeKey, MetaKey, NameKey, RecordKey, Root, StoreKey};
 use bulla_kek::{
     Identity, KekError, KekErrorKind, KekProvider, KeyDescription, KeyId, Now, Providers, WrapAlgorithm,
 };
@@ -31,6 +32,8 @@ pub(crate) struct Unlocked {
     pub(crate) record_key: RecordKey,
     pub(crate) envelope_key: EnvelopeKey,
     pub(crate) blob_names: NameKey,
+    pub(crate) meta_key: MetaKey,
+    pub(crate) job_names: NameKey,
     pub(crate) active_store_key: StoreKeyId,
     store_keys: BTreeMap<StoreKeyId, StoreKey>,
     /// The KEK that opened the root, as its provider describes it; `None` where the provider could not be asked.
@@ -270,7 +273,8 @@ fn verify(raw: &RawRecord, expected: Expected, read_started: Now, opened: Opened
     let wrapping_key = root.store_key_wrapping_key();
     let mut store_keys = BTreeMap::new();
     let mut active = None;
-    for entry in record.store_keys.iter().filter(|entry| entry.state != StoreKeyState::Retired) {
+    // A retired one too: while the log holds it, what was left under it by a writer that died is readable.
+    for entry in &record.store_keys {
         let secret = wrapping_key.unwrap_key(&entry.value).map_err(|error| {
             Error::corrupt(format!("store key {} does not unwrap", entry.id)).with_source(error)
         })?;
@@ -284,6 +288,8 @@ fn verify(raw: &RawRecord, expected: Expected, read_started: Now, opened: Opened
         root_id,
         envelope_key: root.envelope_key(),
         blob_names: root.name_key(BLOB_KIND),
+        meta_key: root.meta_key(),
+        job_names: root.name_key(JOB_KIND),
         record_key,
         root,
         opened_by,
@@ -298,11 +304,6 @@ fn verify(raw: &RawRecord, expected: Expected, read_started: Now, opened: Opened
 
 /// What the format carries and this version can't serve yet is refused by name, before a blob would seem damaged.
 fn refuse_later_formats(record: &LogRecord) -> Result<()> {
-    if record.mode == Mode::Direct {
-        return Err(Error::invalid(
-            "the store is in direct mode, which this version of Bulla can't open; use a newer one",
-        ));
-    }
     if record.roots.len() > 1 {
         return Err(Error::invalid(
             "the store is being rerooted, which this version of Bulla can't read; use a newer one",
@@ -351,35 +352,22 @@ impl Unlocked {
         self.view.record.store
     }
 
-    /// Whether `kid` is the store key that new envelopes are wrapped under.
-    pub(crate) fn is_active(&self, kid: &str) -> bool {
-        kid == store_key_kid(&self.active_store_key)
+    /// The record after this one, with nothing changed yet.
+    pub(crate) fn next_record(&self, now: u64) -> LogRecord {
+        let mut record = self.view.record.clone();
+        record.number += 1;
+        record.history.push(self.view.mark.hash);
+        record.written = now;
+        record
     }
 
-    /// Wraps a DEK with the store key that is active in this view.
-    pub(crate) fn wrap_dek(&self, dek: &Dek) -> Wrap {
-        let key = &self.store_keys[&self.active_store_key];
-        Wrap {
-            kid: store_key_kid(&self.active_store_key),
-            alg: WrapAlgorithm::A256Kw.as_str().to_owned(),
-            value: key.wrap_key(dek.expose()).to_vec(),
-        }
+    pub(crate) fn store_key(&self, id: &StoreKeyId) -> Option<&StoreKey> {
+        self.store_keys.get(id)
     }
 
-    /// Unwraps a DEK. `None`: the kid or algorithm is not in the authenticated log, so nobody is asked. `Some(Err)`: the
-    /// wrap is damaged.
-    pub(crate) fn unwrap_dek(&self, wrap: &Wrap) -> Option<Result<Dek, ()>> {
-        if wrap.alg != WrapAlgorithm::A256Kw.as_str() {
-            return None;
-        }
-        let id: StoreKeyId = wrap.kid.strip_prefix(STORE_KEY_PREFIX)?.parse().ok()?;
-        let key = self.store_keys.get(&id)?;
-        Some(key.unwrap_key(&wrap.value).map(Dek::from).map_err(drop))
+    pub(crate) fn active_store_key(&self) -> &StoreKey {
+        &self.store_keys[&self.active_store_key]
     }
-}
-
-fn store_key_kid(id: &StoreKeyId) -> String {
-    format!("{STORE_KEY_PREFIX}{id}")
 }
 
 impl fmt::Debug for Unlocked {

@@ -96,13 +96,9 @@ impl StoreInner {
 
     /// The session at `key`, or `None` if it went meanwhile.
     pub(crate) async fn session_entry(&self, key: &str) -> Result<Option<SessionEntry>> {
-        let keys = self.gate.secrets(self).await?;
-        let id = keys.root.name_key(UPLOAD_KIND).session_of_upload_key(key).map_err(|error| {
-            Error::corrupt(format!("`{key}` is not a sealed name of this store")).with_source(error)
-        })?;
-        let Some(saved) = self.read_session(&id).await? else { return Ok(None) };
+        let Some(saved) = self.read_session_at(key).await? else { return Ok(None) };
         Ok(Some(SessionEntry {
-            id,
+            id: saved.id,
             created: saved.record.created,
             touched: saved.record.touched,
             offset: saved.record.offset(),

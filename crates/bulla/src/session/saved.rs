@@ -17,6 +17,7 @@ use bytes::Bytes;
 use super::{gone, moved};
 use crate::bucket::{Conditional, UpdateVersion};
 use crate::commit::contended;
+use crate::deks::Unwrapped;
 use crate::error::{Error, Result};
 use crate::store::StoreInner;
 use crate::unlock::Unlocked;
@@ -62,16 +63,19 @@ impl StoreInner {
     /// Unwraps a session's DEK. The wraps authenticated with the session.
     pub(crate) async fn session_dek(&self, wraps: &[Wrap]) -> Result<Dek> {
         let keys = self.keys_that_know(wraps).await?;
-        wraps.iter().find_map(|wrap| keys.unwrap_dek(wrap)?.ok()).ok_or_else(|| {
-            Error::corrupt("the upload's key is wrapped by no key that the log names; begin the upload anew")
-        })
+        for wrap in wraps {
+            if let Unwrapped::Dek(dek) = self.unwrap_dek(&keys, wrap).await? {
+                return Ok(dek);
+            }
+        }
+        Err(Error::corrupt("the upload's key is wrapped by no key that the log names; begin the upload anew"))
     }
 
     /// The secrets, with a fresh view of the log if the present one has the key of none of `wraps`: another node may have
     /// brought in a new one, which must not be replaced by an old one.
     async fn keys_that_know(&self, wraps: &[Wrap]) -> Result<Arc<Unlocked>> {
         let keys = self.gate.secrets(self).await?;
-        if wraps.iter().any(|wrap| keys.unwrap_dek(wrap).is_some()) {
+        if wraps.iter().any(|wrap| keys.names(wrap)) {
             return Ok(keys);
         }
         self.gate.refresh(self).await
@@ -119,7 +123,10 @@ impl StoreInner {
         if self.is_in_time(keys) {
             return Ok(saved);
         }
-        self.gate.refresh(self).await?;
+        let newer = self.gate.refresh(self).await?;
+        if saved.record.wraps.iter().any(|wrap| newer.is_active(&wrap.kid)) {
+            return Ok(saved);
+        }
         let next = saved.record.clone();
         self.save_session(&mut saved, next, dek).await?;
         Ok(saved)
@@ -140,7 +147,7 @@ impl StoreInner {
             let keys = self.keys_that_know(&saved.record.wraps).await?;
             next.wraps.clone_from(&saved.record.wraps);
             if !next.wraps.iter().any(|wrap| keys.is_active(&wrap.kid)) {
-                next.wraps = vec![keys.wrap_dek(dek)];
+                next.wraps = vec![self.wrap_dek(&keys, dek).await?];
             }
             let key = self.session_key(&keys, &saved.id);
             let object = self.seal_session(&keys, &saved.id, &next)?;
@@ -228,7 +235,12 @@ impl StoreInner {
         Err(contended(failure, &format!("upload {}", saved.id)))
     }
 
-    fn seal_session(&self, keys: &Unlocked, id: &SessionId, record: &SessionRecord) -> Result<Bytes> {
+    pub(super) fn seal_session(
+        &self,
+        keys: &Unlocked,
+        id: &SessionId,
+        record: &SessionRecord,
+    ) -> Result<Bytes> {
         let mut salt = [0; 24];
         self.parts.runtime.random().fill(&mut salt);
         let header = EnvelopeHeader { store: keys.store(), root: keys.root_id };

@@ -1,6 +1,8 @@
 //! The log: one history, read contiguously, no way back.
 
 use bulla::{ErrorKind, OpenOptions, RecordMark, Trust};
+use bulla_envelope::ids::RootId;
+use bulla_envelope::record::{RootEntry, RootState};
 use bulla_testkit::scripted::{Op, already_exists, broken_connection};
 
 use crate::support::*;
@@ -169,9 +171,17 @@ async fn another_anchor_is_refused_loudly() {
 #[tokio::test(start_paused = true)]
 async fn a_store_of_a_later_kind_is_refused_by_name() {
     let world = World::new().await;
-    let (key, record) = next_record(&world, |record, _| record.mode = bulla::Mode::Direct).await;
+    let (key, record) = next_record(&world, |record, root| {
+        record.roots.push(RootEntry {
+            id: RootId::from_bytes([1; 16]),
+            state: RootState::Retiring,
+            groups: Vec::new(),
+            parent: Some(root.retired_root_wrapping_key().wrap_key(&[2; 32])),
+        });
+    })
+    .await;
     world.write(&key, record).await;
     let error = world.reopen(world.pinned()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Invalid);
-    assert!(error.to_string().contains("direct mode"), "{error}");
+    assert!(error.to_string().contains("rerooted"), "{error}");
 }

@@ -14,6 +14,7 @@ mod lease;
 mod log;
 mod meta;
 mod put;
+mod rewrap;
 mod rotate;
 mod session;
 mod sim;

@@ -1,5 +1,7 @@
 //! Upload sessions: what an append acknowledged is there, on any node, whatever happens; and nothing else is.
 
+mod rewrap;
+
 use std::time::Duration;
 
 use bulla::kek::{DenyReason, Runtime};

@@ -132,6 +132,16 @@ pub(crate) async fn replace_store_key(world: &World, state: StoreKeyState) -> (S
     .await
 }
 
+/// The store's root, as only who may use the KEK has it.
+pub(crate) async fn root(world: &World) -> Root {
+    let newest = world.keys("store").await.pop().unwrap();
+    let record = UnverifiedRecord::decode(&world.read(&newest).await).unwrap().hint().clone();
+    let wrap = &record.roots[0].groups[0][0];
+    let (key, alg) = (wrap.kid.parse().unwrap(), wrap.alg.parse().unwrap());
+    let share = world.provider.unwrap_key(&key, &Identity::System, alg, &wrap.value).await.unwrap();
+    Root::join(&[share]).unwrap()
+}
+
 /// The next log record, changed by who has the root, and where it goes.
 pub(crate) async fn next_record(
     world: &World,
@@ -140,10 +150,7 @@ pub(crate) async fn next_record(
     let newest = world.keys("store").await.pop().unwrap();
     let object = world.read(&newest).await;
     let mut record = UnverifiedRecord::decode(&object).unwrap().hint().clone();
-    let wrap = &record.roots[0].groups[0][0];
-    let (key, alg) = (wrap.kid.parse().unwrap(), wrap.alg.parse().unwrap());
-    let share = world.provider.unwrap_key(&key, &Identity::System, alg, &wrap.value).await.unwrap();
-    let root = Root::join(&[share]).unwrap();
+    let root = root(world).await;
     record.number += 1;
     record.history.push(object_hash(&object));
     change(&mut record, &root);
