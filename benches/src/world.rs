@@ -4,7 +4,7 @@ use std::path::Path as FsPath;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bulla::{Bucket, CreateOptions, Engine, Managed, Store};
+use bulla::{Bucket, CreateOptions, Engine, Managed, Mode, Store};
 use bulla_kek::{Identity, KeyKind, Providers, TokioRuntime};
 use bulla_vault::{CreateKey, CreateVault, Passphrase, PassphraseCost, Permission, Vault, VaultProvider};
 use bytes::Bytes;
@@ -74,6 +74,7 @@ async fn create(dir: &FsPath, memory: Arc<InMemory>) -> Store {
         .runtime(Arc::new(TokioRuntime))
         .build();
     let options = CreateOptions {
+        mode: Mode::Hierarchical,
         key,
         identity: Identity::System,
         managed: Managed::Customer,

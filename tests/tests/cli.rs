@@ -6,17 +6,23 @@
 mod crash;
 #[path = "cli/errors.rs"]
 mod errors;
+#[path = "cli/gc.rs"]
+mod gc;
 #[path = "cli/memory.rs"]
 mod memory;
 #[path = "cli/quickstart.rs"]
 mod quickstart;
 #[path = "cli/revoke.rs"]
 mod revoke;
+#[path = "cli/serve.rs"]
+mod serve;
 #[path = "cli/service.rs"]
 mod service;
 #[path = "cli/trust.rs"]
 mod trust;
 #[path = "cli/usage.rs"]
 mod usage;
+#[path = "cli/verify.rs"]
+mod verify;
 #[path = "cli/world.rs"]
 mod world;

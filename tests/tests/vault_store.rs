@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bulla::kek::{Identity, KeyKind, Providers, SystemRandom, WrapAlgorithm};
 use bulla::{
-    Anchor, CreateOptions, Engine, ErrorKind, Managed, OpenOptions, PutOptions, RotateOptions, Store,
+    Anchor, CreateOptions, Engine, ErrorKind, Managed, Mode, OpenOptions, PutOptions, RotateOptions, Store,
     StoreUrl, Trust,
 };
 use bulla_envelope::crypto::{CryptoProvider, RsaPublicKey};
@@ -42,6 +42,7 @@ impl World {
         let provider = Arc::new(VaultProvider::new(open_vault(&folder).with_runtime(runtime.clone())));
         let engine = Engine::builder().providers(Providers::new().with(provider)).runtime(runtime).build();
         let options = CreateOptions {
+            mode: Mode::Hierarchical,
             key: vault.key_id("k", None).unwrap(),
             identity: Identity::System,
             managed: Managed::Customer,

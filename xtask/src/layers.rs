@@ -55,6 +55,13 @@ const LAYERS: &[Layer] = &[
         never_in_tree: &["object_store", "reqwest", "hyper"],
         never_in_source: &["object_store", "TcpStream", "UdpSocket"],
     },
+    // The vault on a network; knows nothing of stores.
+    Layer {
+        package: "bulla-vault-server",
+        below: &["bulla-envelope", "bulla-kek", "bulla-vault"],
+        never_in_tree: &["object_store", "reqwest"],
+        never_in_source: &["object_store"],
+    },
     // Knows providers only through `bulla_kek`, and time, tasks and randomness only through its runtime seam.
     Layer {
         package: "bulla",
@@ -79,7 +86,7 @@ const LAYERS: &[Layer] = &[
     // Injects the providers and talks to stores through the engine.
     Layer {
         package: "bulla-cli",
-        below: &["bulla-envelope", "bulla-kek", "bulla-vault", "bulla"],
+        below: &["bulla-envelope", "bulla-kek", "bulla-vault", "bulla-vault-server", "bulla"],
         never_in_tree: &[],
         never_in_source: &["object_store"],
     },

@@ -7,8 +7,15 @@ use std::path::{Path, PathBuf};
 
 use crate::sh::{self, Outcome};
 
-/// `cryptography` ≥ 50 has an independent Cobblestone; `cbor2` reads our envelopes; `moto` serves S3.
-const PYTHON: [&str; 3] = ["cryptography>=50", "cbor2>=5.6", "moto[server,s3]>=5.2"];
+/// `cryptography` ≥ 50 has an independent Cobblestone; `cbor2` reads our envelopes; `moto` serves S3; the Azure SDK talks to
+/// the vault's server.
+const PYTHON: [&str; 5] = [
+    "cryptography>=50",
+    "cbor2>=5.6",
+    "moto[server,s3]>=5.2",
+    "azure-keyvault-keys>=4.11",
+    "azure-identity>=1.25",
+];
 /// Serves Azure Blob storage.
 const NODE: [&str; 1] = ["azurite@^3.35"];
 

@@ -15,8 +15,8 @@ use std::time::Duration;
 
 use bulla::kek::{Identity, KeyKind, Providers};
 use bulla::{
-    Algorithm, CreateOptions, Digest, Engine, ErrorKind, Managed, OpenOptions, PutOptions, PutResult, Store,
-    StoreUrl, Trust,
+    Algorithm, CreateOptions, Digest, Engine, ErrorKind, Managed, Mode, OpenOptions, PutOptions, PutResult,
+    Store, StoreUrl, Trust,
 };
 use bulla_vault::{CreateKey, CreateVault, Passphrase, Permission, Vault, VaultProvider};
 use bytes::Bytes;
@@ -74,6 +74,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let engine = Engine::builder().providers(providers).build();
     let place = StoreUrl::parse(&folder.path().join("store").display().to_string())?;
     let options = CreateOptions {
+        mode: Mode::Hierarchical,
         key: vault.key_id("registry", None)?,
         identity: identity.clone(),
         managed: Managed::Customer,

@@ -194,7 +194,7 @@ impl Reading {
     }
 }
 
-fn pieces(
+pub(crate) fn pieces(
     inner: Arc<StoreInner>,
     opened: Arc<OpenedBlob>,
     range: Range<u64>,

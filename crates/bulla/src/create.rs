@@ -30,6 +30,9 @@ const BOUNDS: std::ops::RangeInclusive<Duration> =
 /// How a store is made.
 #[derive(Clone, Debug)]
 pub struct CreateOptions {
+    /// What wraps data keys. In direct mode the KEK sees every blob: an unwrap for each that is read and not cached, and
+    /// rotation wraps every data key again.
+    pub mode: Mode,
     /// The KEK. Without a version the store starts under its newest, and follows newer ones by itself.
     pub key: KeyId,
     /// As whom the nodes use it.
@@ -186,7 +189,7 @@ impl Engine {
             number: 1,
             history: Vec::new(),
             store: StoreId::random(random),
-            mode: Mode::Hierarchical,
+            mode: options.mode,
             revocation_bound_ms: u64::try_from(options.revocation_bound.as_millis()).unwrap_or(u64::MAX),
             identity: options.identity.to_string(),
             key_id: options.key.to_string(),

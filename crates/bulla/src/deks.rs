@@ -66,7 +66,8 @@ impl Unlocked {
         }
     }
 
-    fn identity(&self) -> Result<Identity> {
+    /// As whom the KEK is used.
+    pub(crate) fn identity(&self) -> Result<Identity> {
         let identity = self.view.record.identity.parse();
         identity.map_err(|error| Error::corrupt("the log's identity can't be parsed").with_source(error))
     }

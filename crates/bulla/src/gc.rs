@@ -27,6 +27,9 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::horizon::{Horizon, unix_ms};
 use crate::store::{Store, StoreInner};
 
+pub(crate) use self::collect::DATA;
+pub(crate) use self::mark::{BLOBS, Named};
+
 const ATTEMPTS: usize = 16;
 
 /// A request to an object store that was sent by somebody who did not know the horizon yet has arrived after this time: its
@@ -205,7 +208,7 @@ impl StoreInner {
 }
 
 impl Tally {
-    fn one(bytes: u64) -> Self {
+    pub(crate) fn one(bytes: u64) -> Self {
         Self { objects: 1, bytes }
     }
 }

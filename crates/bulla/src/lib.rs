@@ -15,6 +15,7 @@
 //!                  ├─ gate ─ unlock                  lease, secrets, keeper
 //!                  ├─ rotate, preflight, log         configuration and keys
 //!                  ├─ gc ─ horizon                   removes data that no envelope names
+//!                  ├─ verify                         checks all of it
 //!                  └─ bucket                         object_store, made even
 //! ```
 // The README's example is a test of this crate.
@@ -55,6 +56,7 @@ mod store;
 mod sweep;
 mod unlock;
 mod upload;
+mod verify;
 
 pub use bulla_envelope::crypto::CryptoProvider;
 pub use bulla_envelope::derive::Anchor;
@@ -89,3 +91,4 @@ pub use self::status::Status;
 pub use self::store::Store;
 pub use self::sweep::{SweepEvent, SweepOptions, SweepPhase, SweepProgress};
 pub use self::upload::{PutOptions, PutResult, Upload};
+pub use self::verify::{Damage, VerifyEvent, VerifyOptions, VerifyProgress, VerifyReport};

@@ -4,7 +4,10 @@ use std::time::SystemTime;
 
 use bulla_envelope::envelope::Wrap;
 use bulla_envelope::secret::{Root, Secret};
-use bulla_kek::{Identity, KekError, KekErrorKind, KeyDescription, KeyId, Providers, Runtime, WrapAlgorithm};
+use bulla_kek::{
+    Identity, KekError, KekErrorKind, KeyDescription, KeyId, Providers, Runtime, UnknownAlgorithm,
+    WrapAlgorithm,
+};
 
 use crate::error::{Error, ErrorKind, Result};
 
@@ -104,6 +107,16 @@ pub(crate) async fn wrap_and_prove(
         return Err(Error::invalid(format!("the key {uri} does not unwrap what it wrapped")));
     }
     Ok(Wrap { kid: wrapped.key.to_string(), alg: wrapped.alg.to_string(), value: wrapped.value })
+}
+
+/// Checks that `identity` may unwrap what an old KEK wrapped.
+pub(crate) async fn unwraps(providers: &Providers, wrap: &Wrap, identity: &Identity) -> Result<()> {
+    let key: KeyId = wrap.kid.parse().map_err(|error| Error::invalid("not a key id").with_source(error))?;
+    let alg: WrapAlgorithm =
+        wrap.alg.parse().map_err(|error: UnknownAlgorithm| Error::invalid(error.to_string()))?;
+    let provider = providers.provider_for(&key)?;
+    let unwrapped = provider.unwrap_key(&key, identity, alg, &wrap.value).await;
+    unwrapped.map(drop).map_err(|error| explain(error, &provider.display_uri(&key), identity))
 }
 
 fn explain(error: KekError, uri: &str, identity: &Identity) -> Error {

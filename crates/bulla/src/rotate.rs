@@ -7,19 +7,24 @@
 //! record n+2    new group
 //! ```
 //!
+//! In direct mode, where the KEK wraps every DEK too, the old KEK stays in the record as retiring, and a sweep follows
+//! ([`crate::rewrap`]).
+//!
 //! Killed anywhere and run again, it finishes. A rotation does not help against a KEK that is *compromised*: who unwrapped
 //! the root once keeps it.
 
 use bulla_envelope::envelope::Wrap;
-use bulla_envelope::record::{KekEntry, KekState, LogRecord, Managed, RootState};
+use bulla_envelope::record::{KekEntry, KekState, LogRecord, MAX_KEKS, Managed, Mode, RootState};
 use bulla_envelope::secret::Root;
-use bulla_kek::{Identity, KeyId};
+use bulla_kek::{Identity, KeyId, WrapAlgorithm};
 
 use crate::create::sign;
 use crate::error::{Error, ErrorKind, Result};
 use crate::log::{Append, append};
 use crate::preflight::{self, Requirements};
+use crate::rewrap::{Rewrap, Target};
 use crate::store::{Store, StoreInner};
+use crate::sweep::{Observer, SweepEvent, SweepOptions};
 use crate::unlock::Unlocked;
 
 const ATTEMPTS: usize = 8;
@@ -47,6 +52,9 @@ pub struct Rotation {
     pub became_customer_managed: bool,
     /// `false` where the store was under exactly this KEK version and identity already.
     pub changed: bool,
+    /// In direct mode: the sweep that wrapped every data key under the new KEK version, or finished one that was
+    /// interrupted.
+    pub sweep: Option<Rewrap>,
 }
 
 impl Store {
@@ -62,15 +70,35 @@ impl Store {
     /// # Cancel safety
     /// A dropped rotation is an interrupted one: run it again.
     pub async fn rotate(&self, options: RotateOptions) -> Result<Rotation> {
-        self.inner().rotate(options).await
+        self.rotate_watched(options, SweepOptions::default(), |_| {}).await
+    }
+
+    /// As [`rotate`](Self::rotate), for whoever wants to see how far the sweep of a store in direct mode is, or slow it
+    /// down. In hierarchical mode there is none.
+    ///
+    /// # Errors
+    /// As `rotate`, and those of [`rewrap`](Self::rewrap).
+    ///
+    /// # Cancel safety
+    /// As `rotate`: run it again.
+    pub async fn rotate_watched(
+        &self,
+        options: RotateOptions,
+        sweep: SweepOptions,
+        observe: impl Fn(SweepEvent) + Send + Sync,
+    ) -> Result<Rotation> {
+        let inner = self.inner();
+        let mut rotation = inner.rotate(&options).await?;
+        rotation.sweep = inner.sweep_after_rotation(!rotation.changed, &sweep, &observe).await?;
+        Ok(rotation)
     }
 }
 
 impl StoreInner {
-    async fn rotate(&self, options: RotateOptions) -> Result<Rotation> {
+    async fn rotate(&self, options: &RotateOptions) -> Result<Rotation> {
         for attempt in 0..ATTEMPTS {
             let keys = self.gate.refresh(self).await?;
-            if let Some(rotation) = self.try_rotate(&keys, &options).await? {
+            if let Some(rotation) = self.try_rotate(&keys, options).await? {
                 return Ok(rotation);
             }
             self.back_off(attempt).await;
@@ -88,10 +116,14 @@ impl StoreInner {
         let (description, algorithm) =
             preflight::describe(providers, runtime, &plan.target, &plan.identity, requirements).await?;
         let to = description.key.clone();
-        let from: Vec<KeyId> = record.keks.iter().filter_map(|kek| kek.kid.parse().ok()).collect();
+        let from = holders(record);
         let same = from == [to.clone()] && plan.identity.as_str() == record.identity;
         if same && plan.key_id == record.key_id {
-            return Ok(Some(Rotation { from, to, became_customer_managed: false, changed: false }));
+            let (became_customer_managed, changed) = (false, false);
+            return Ok(Some(Rotation { from, to, became_customer_managed, changed, sweep: None }));
+        }
+        if record.mode == Mode::Direct {
+            self.preflight_direct(keys, &plan, &to, algorithm).await?;
         }
         // Asked for when it is used: the lease may have ended while the provider described the key.
         let share = preflight::only_share(&self.gate.secrets(self).await?.root, runtime)?;
@@ -110,7 +142,60 @@ impl StoreInner {
         }
         self.gate.refresh(self).await?;
         let became_customer_managed = record.managed == Managed::Service && plan.managed == Managed::Customer;
-        Ok(Some(Rotation { from, to, became_customer_managed, changed: true }))
+        Ok(Some(Rotation { from, to, became_customer_managed, changed: true, sweep: None }))
+    }
+
+    /// In direct mode old and new KEK are both used, as the identity of the record, until the sweep is done. Whatever would
+    /// make blobs unreadable on the way is refused here.
+    async fn preflight_direct(
+        &self,
+        keys: &Unlocked,
+        plan: &Plan,
+        to: &KeyId,
+        algorithm: WrapAlgorithm,
+    ) -> Result<()> {
+        let record = &keys.view.record;
+        if record.keks.len() >= MAX_KEKS {
+            return Err(Error::invalid(
+                "too many KEK versions are retiring; finish the sweep first (`bulla rewrap STORE`)",
+            ));
+        }
+        if plan.identity.as_str() == record.identity {
+            return Ok(());
+        }
+        let group = record.roots.iter().flat_map(|root| &root.groups).flatten();
+        let holders: Vec<&Wrap> = group.collect();
+        if record.keks.iter().any(|kek| !holders.iter().any(|wrap| wrap.kid == kek.kid)) {
+            return Err(Error::invalid(
+                "data keys are still wrapped by an earlier KEK version, which the new identity might not be allowed to \
+                 use; finish the sweep first (`bulla rewrap STORE`)",
+            ));
+        }
+        let providers = &self.parts.providers;
+        let old_identity = keys.identity()?;
+        let share = preflight::only_share(&self.gate.secrets(self).await?.root, &*self.parts.runtime)?;
+        preflight::wrap_and_prove(providers, to, algorithm, &old_identity, share).await?;
+        for wrap in holders.iter().filter(|wrap| wrap.kid != to.to_string()) {
+            preflight::unwraps(providers, wrap, &plan.identity).await?;
+        }
+        Ok(())
+    }
+
+    /// What a rotation in direct mode leaves to do: every DEK is wrapped by the new KEK, and the old ones go.
+    async fn sweep_after_rotation(
+        &self,
+        resumed: bool,
+        options: &SweepOptions,
+        observe: Observer<'_>,
+    ) -> Result<Option<Rewrap>> {
+        let keys = self.gate.refresh(self).await?;
+        if keys.view.record.mode != Mode::Direct {
+            return Ok(None);
+        }
+        match Target::of(&keys, self.parts.runtime.now()) {
+            Some(target) => self.sweep_to(&target, resumed, options, observe).await.map(Some),
+            None => Ok(None),
+        }
     }
 
     async fn prove(&self, wrap: &Wrap, identity: &Identity) -> Result<()> {
@@ -141,6 +226,12 @@ impl StoreInner {
             Append::Lost => Ok(None),
         }
     }
+}
+
+/// The KEK versions that hold the root.
+fn holders(record: &LogRecord) -> Vec<KeyId> {
+    let active = record.roots.iter().filter(|root| root.state == RootState::Active);
+    active.flat_map(|root| root.groups.iter().flatten()).filter_map(|wrap| wrap.kid.parse().ok()).collect()
 }
 
 /// Where a rotation goes.
@@ -186,8 +277,12 @@ impl Plan {
             root.groups.retain(|group| group.iter().all(|wrap| is_old(&wrap.kid)));
             root.groups.push(vec![new.clone()]);
         }
-        record.keks.retain(|kek| is_old(&kek.kid));
-        for kek in &mut record.keks {
+        match record.mode {
+            // Envelopes hang on all of them.
+            Mode::Direct => record.keks.retain(|kek| kek.kid != new.kid),
+            _ => record.keks.retain(|kek| is_old(&kek.kid)),
+        }
+        for kek in record.keks.iter_mut().filter(|kek| kek.state == KekState::Active) {
             kek.state = KekState::Retiring;
             kek.since = now;
         }
@@ -206,7 +301,10 @@ impl Plan {
         for root in record.roots.iter_mut().filter(|root| root.state == RootState::Active) {
             root.groups = vec![vec![new.clone()]];
         }
-        record.keks.retain(|kek| kek.kid == new.kid);
+        // In direct mode the others stay until a sweep has counted that no envelope needs them.
+        if record.mode != Mode::Direct {
+            record.keks.retain(|kek| kek.kid == new.kid);
+        }
         record.identity = self.identity.to_string();
         record.key_id = if self.key_id.is_empty() { new.kid.clone() } else { self.key_id.clone() };
         record.managed = self.managed;

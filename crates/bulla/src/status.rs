@@ -132,8 +132,14 @@ impl StoreInner {
             warnings
                 .push("the KEK has expired: it still opens the store; rotate to a valid version".to_owned());
         }
-        if record.keks.len() > 1 {
+        if record.roots.iter().any(|root| root.groups.len() > 1) {
             warnings.push("a rotation was interrupted; run it again to finish it".to_owned());
+        } else if record.keks.iter().any(|kek| kek.state == KekState::Retiring) {
+            warnings.push(
+                "blobs may still need an earlier KEK version: keep it enabled until `bulla rotate STORE`, run again, has \
+                 finished its sweep"
+                    .to_owned(),
+            );
         }
         let follows = record.key_id.parse::<KeyId>().is_ok_and(|key| key.version().is_none());
         if let FollowedVersions { newer, failure: Some(failure), .. } = self.gate.versions()
@@ -141,6 +147,9 @@ impl StoreInner {
         {
             let newer = newer.map(|newer| format!(", {newer},")).unwrap_or_default();
             warnings.push(format!("the key's newer version{newer} is not taken: {failure}"));
+        }
+        if record.store_keys.iter().any(|key| key.state == StoreKeyState::Retiring) {
+            warnings.push("a rewrap is not finished; `bulla rewrap STORE` goes on with it".to_owned());
         }
         if record.managed == Managed::Service {
             warnings.push(

@@ -12,7 +12,9 @@ pub(crate) mod envelope;
 
 use std::fmt;
 use std::num::{NonZeroU32, NonZeroUsize};
+use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use bulla_envelope::job::{Claim, PREFIXES_PER_ROW, ROWS, Row, Sweep};
@@ -137,6 +139,12 @@ struct Tally {
     failed: u64,
 }
 
+/// How far this process is in a row; the tally is of what it has not told the others.
+struct RowDone {
+    next: u8,
+    tally: Tally,
+}
+
 enum Next {
     Row { row: u8, from: u8 },
     Wait(Duration),
@@ -219,40 +227,54 @@ impl<'a> Work<'a> {
     }
 
     async fn sweep_row(&self, name: &str, row: u8, from: u8) -> Result<()> {
-        let runtime = &self.store.parts.runtime;
-        let prefixes = (from..PREFIXES_PER_ROW).map(|prefix| self.sweep_prefix(row * ROWS + prefix));
-        // In order, so that what is done can be told by one number.
-        let mut prefixes = stream::iter(prefixes).buffered(WIDTH);
-        let (mut next, mut tally) = (from, Tally::default());
-        let mut tick = runtime.sleep(CHECKPOINT);
-        loop {
-            match select(prefixes.next(), &mut tick).await {
-                Either::Left((Some(done), _)) => {
-                    let done = done?;
-                    next += 1;
-                    tally.rewrapped += done.rewrapped;
-                    tally.failed += done.failed;
-                    self.done.fetch_add(1, Ordering::Relaxed);
-                    self.progress();
-                }
-                Either::Left((None, _)) => break,
-                Either::Right(_) => {
-                    self.progress();
-                    if !self.checkpoint(name, row, next, std::mem::take(&mut tally)).await? {
-                        // Somebody took it over, who will go on.
-                        return Ok(());
-                    }
-                    tick = runtime.sleep(CHECKPOINT);
-                }
-            }
+        let done = Mutex::new(RowDone { next: from, tally: Tally::default() });
+        if !self.sweep_prefixes(name, row, from, &done).await? {
+            // Somebody took it over, who will go on.
+            return Ok(());
         }
-        self.checkpoint(name, row, next, tally).await?;
+        self.checkpoint(name, row, &done).await?;
         (self.observe)(SweepEvent::RowDone(row));
         Ok(())
     }
 
+    /// Works and checkpoints side by side: a future that is not polled while another is awaited could hold the very lock
+    /// that the other waits for. `false`: the row is another's by now.
+    async fn sweep_prefixes(&self, name: &str, row: u8, from: u8, done: &Mutex<RowDone>) -> Result<bool> {
+        let work = async {
+            let prefixes = (from..PREFIXES_PER_ROW).map(|prefix| self.sweep_prefix(row * ROWS + prefix));
+            // In order, so that what is done can be told by one number.
+            let mut prefixes = stream::iter(prefixes).buffered(WIDTH);
+            while let Some(tally) = prefixes.try_next().await? {
+                let mut done = done.lock().unwrap_or_else(PoisonError::into_inner);
+                done.next += 1;
+                done.tally.rewrapped += tally.rewrapped;
+                done.tally.failed += tally.failed;
+                drop(done);
+                self.done.fetch_add(1, Ordering::Relaxed);
+                self.progress();
+            }
+            Ok(true)
+        };
+        let beat = async {
+            loop {
+                self.store.parts.runtime.sleep(CHECKPOINT).await;
+                self.progress();
+                if !self.checkpoint(name, row, done).await? {
+                    return Ok(false);
+                }
+            }
+        };
+        match select(pin!(work), pin!(beat)).await {
+            Either::Left((result, _)) | Either::Right((result, _)) => result,
+        }
+    }
+
     /// Tells the others how far the row is. `false`: it is another's by now.
-    async fn checkpoint(&self, name: &str, row: u8, next: u8, tally: Tally) -> Result<bool> {
+    async fn checkpoint(&self, name: &str, row: u8, done: &Mutex<RowDone>) -> Result<bool> {
+        let (next, tally) = {
+            let mut done = done.lock().unwrap_or_else(PoisonError::into_inner);
+            (done.next, std::mem::take(&mut done.tally))
+        };
         let ours = self.store.change_sweep(name, |sweep| {
             let now = self.store.parts.runtime.now().unix_ms();
             let row = &mut sweep.rows[usize::from(row)];

@@ -2,7 +2,9 @@
 
 use clap::{Parser, Subcommand};
 
-use crate::{attach, completions, get, init, ls, put, quickstart, rm, rotate, stat, status, vault};
+use crate::{
+    attach, completions, gc, get, init, ls, put, quickstart, rm, rotate, stat, status, vault, verify,
+};
 
 /// Keeps container-registry blobs encrypted under a key that you control
 #[derive(Debug, Parser)]
@@ -58,6 +60,8 @@ pub(crate) enum Command {
     Rm(rm::Args),
     Status(status::Args),
     Rotate(rotate::Args),
+    Gc(gc::Args),
+    Verify(verify::Args),
     Vault(vault::Args),
     Completions(completions::Args),
 }

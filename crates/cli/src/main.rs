@@ -16,6 +16,7 @@ mod context;
 mod durable;
 mod encryption;
 mod exit;
+mod gc;
 mod get;
 mod init;
 mod interrupt;
@@ -35,6 +36,7 @@ mod stat;
 mod status;
 mod vault;
 mod vaults;
+mod verify;
 
 use std::io::IsTerminal;
 use std::process::ExitCode;
@@ -54,7 +56,7 @@ fn main() -> ExitCode {
     };
     let causes = cli.verbose > 0 || std::env::var_os("RUST_LOG").is_some();
     let json = cli.json;
-    log(cli.verbose);
+    log(cli.verbose, matches!(&cli.command, Command::Vault(args) if args.serves()));
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -77,13 +79,15 @@ fn main() -> ExitCode {
     }
 }
 
-/// Runs a command. Those that must not stop half-way (`init`, `rotate`), or clean up by themselves (`put`), look at
-/// interrupts themselves; the others are dropped.
+/// Runs a command. Those that must not stop half-way (`init`, `rotate`), or clean up by themselves (`put`, `vault serve`), or
+/// have something to say (`verify`), look at interrupts themselves; the others are dropped.
 async fn dispatch(context: &Context, command: Command) -> Result<()> {
     match command {
         Command::Init(args) => init::run(context, args).await,
         Command::Rotate(args) => rotate::run(context, args).await,
         Command::Put(args) => put::run(context, args).await,
+        Command::Vault(args) => vault::run(context, args).await,
+        Command::Verify(args) => verify::run(context, args).await,
         command => tokio::select! {
             biased;
             interrupted = context.interrupt.wait() => Err(interrupted),
@@ -101,9 +105,9 @@ async fn droppable(context: &Context, command: Command) -> Result<()> {
         Command::Stat(args) => stat::run(context, args).await,
         Command::Rm(args) => rm::run(context, args).await,
         Command::Status(args) => status::run(context, args).await,
-        Command::Vault(args) => vault::run(context, args).await,
+        Command::Gc(args) => gc::run(context, args).await,
         Command::Completions(args) => completions::run(context, args),
-        Command::Init(_) | Command::Rotate(_) | Command::Put(_) => {
+        Command::Init(_) | Command::Rotate(_) | Command::Put(_) | Command::Vault(_) | Command::Verify(_) => {
             Err(Failure::new(Kind::Internal, "this command is not droppable"))
         }
     }
@@ -127,12 +131,14 @@ fn usage(error: &clap::Error) -> ExitCode {
     Failure::invalid(message).report(json, false)
 }
 
-/// Logs to stderr: nothing unless asked for, because errors are printed once, in one line.
-fn log(verbose: u8) {
+/// Logs to stderr: nothing unless asked for, because errors are printed once, in one line. Only a server has trouble that it
+/// survives.
+fn log(verbose: u8, serves: bool) {
     let default = match verbose {
+        0 if serves => "bulla_vault_server=warn",
         0 => "off",
         1 => "bulla=info",
-        2 => "bulla=debug,bulla_kek=debug,bulla_vault=debug",
+        2 => "bulla=debug,bulla_kek=debug,bulla_vault=debug,bulla_vault_server=debug",
         _ => "trace",
     };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));

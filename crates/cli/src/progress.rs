@@ -8,9 +8,17 @@ use indicatif::{ProgressBar, ProgressStyle};
 /// Shorter work shows no bar.
 const PATIENCE: Duration = Duration::from_secs(1);
 
+/// What is counted.
+#[derive(Clone, Copy, Debug)]
+enum Unit {
+    Bytes,
+    Blobs,
+}
+
 #[derive(Debug)]
 pub(crate) struct Progress {
     started: Instant,
+    unit: Unit,
     total: Option<u64>,
     done: u64,
     wanted: bool,
@@ -20,19 +28,54 @@ pub(crate) struct Progress {
 impl Progress {
     /// `total` in bytes, where it is known. `quiet`: never shown.
     pub(crate) fn new(total: Option<u64>, quiet: bool) -> Self {
+        Self::of(Unit::Bytes, total, quiet)
+    }
+
+    /// Counts blobs instead of bytes.
+    pub(crate) fn of_blobs(quiet: bool) -> Self {
+        Self::of(Unit::Blobs, None, quiet)
+    }
+
+    fn of(unit: Unit, total: Option<u64>, quiet: bool) -> Self {
         let wanted = !quiet && std::io::stderr().is_terminal();
-        Self { started: Instant::now(), total, done: 0, wanted, bar: None }
+        Self { started: Instant::now(), unit, total, done: 0, wanted, bar: None }
     }
 
     pub(crate) fn add(&mut self, bytes: usize) {
-        self.done += bytes as u64;
-        if let Some(bar) = &self.bar {
-            bar.set_position(self.done);
-        } else if self.wanted && self.started.elapsed() >= PATIENCE {
-            let bar = bar(self.total).with_elapsed(self.started.elapsed());
-            bar.set_position(self.done);
-            self.bar = Some(bar);
+        self.set(self.done + bytes as u64, self.total);
+    }
+
+    pub(crate) fn set(&mut self, done: u64, total: Option<u64>) {
+        (self.done, self.total) = (done, total);
+        if let Some(bar) = self.shown() {
+            if let Some(total) = total {
+                bar.set_length(total);
+            }
+            bar.set_position(done);
         }
+    }
+
+    /// Says what is done at the moment, where no number of it is known beforehand.
+    pub(crate) fn say(&mut self, what: impl FnOnce() -> String) {
+        if let Some(bar) = self.shown() {
+            bar.set_message(what());
+            bar.tick();
+        }
+    }
+
+    /// Prints something while the bar is out of the way.
+    pub(crate) fn suspend<T>(&self, print: impl FnOnce() -> T) -> T {
+        match &self.bar {
+            Some(bar) => bar.suspend(print),
+            None => print(),
+        }
+    }
+
+    fn shown(&mut self) -> Option<&ProgressBar> {
+        if self.bar.is_none() && self.wanted && self.started.elapsed() >= PATIENCE {
+            self.bar = Some(bar(self.unit, self.total).with_elapsed(self.started.elapsed()));
+        }
+        self.bar.as_ref()
     }
 }
 
@@ -45,14 +88,14 @@ impl Drop for Progress {
     }
 }
 
-fn bar(total: Option<u64>) -> ProgressBar {
-    let (bar, template) = match total {
-        Some(total) => (
-            ProgressBar::new(total),
-            "{wide_bar} {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec} {eta}",
-        ),
-        None => (ProgressBar::no_length(), "{spinner} {binary_bytes} {binary_bytes_per_sec} {elapsed}"),
+fn bar(unit: Unit, total: Option<u64>) -> ProgressBar {
+    let template = match (unit, total.is_some()) {
+        (Unit::Bytes, true) => "{wide_bar} {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec} {eta}",
+        (Unit::Bytes, false) => "{spinner} {binary_bytes} {binary_bytes_per_sec} {elapsed}",
+        (Unit::Blobs, true) => "{wide_bar} {human_pos}/{human_len} blobs {per_sec} {eta}",
+        (Unit::Blobs, false) => "{spinner} {msg} {elapsed}",
     };
+    let bar = total.map_or_else(ProgressBar::no_length, ProgressBar::new);
     match ProgressStyle::with_template(template) {
         Ok(style) => bar.with_style(style),
         Err(_) => bar,

@@ -1,7 +1,10 @@
-//! `bulla vault`: the embedded local vault.
+//! `bulla vault`: the local vault, embedded or served.
 
 mod key;
+mod network;
 mod policy;
+mod serve;
+mod token;
 
 use std::path::PathBuf;
 
@@ -22,7 +25,8 @@ Examples:
   bulla vault create /srv/vault
   bulla vault key create /srv/vault --name registry
   bulla vault set-policy /srv/vault --identity registry --key-permissions get wrapKey unwrapKey
-  bulla init ./store --kek vault+file:///srv/vault/keys/registry --identity registry")]
+  bulla init ./store --kek vault+file:///srv/vault/keys/registry --identity registry
+  bulla vault serve /srv/vault                          # as Azure Key Vault's REST API")]
 pub(crate) struct Args {
     #[command(subcommand)]
     command: Command,
@@ -34,6 +38,9 @@ enum Command {
     Key(key::Args),
     SetPolicy(policy::Set),
     DeletePolicy(policy::Delete),
+    Serve(serve::Args),
+    Token(token::Args),
+    NetworkRule(network::Args),
 }
 
 /// Make a vault; soft delete is always on, purge protection unless turned off
@@ -51,12 +58,34 @@ struct Create {
     no_purge_protection: bool,
 }
 
+impl Args {
+    /// Whether it runs until it is told to stop, and so has things to say in between.
+    pub(crate) fn serves(&self) -> bool {
+        matches!(self.command, Command::Serve(_))
+    }
+}
+
 pub(crate) async fn run(ctx: &Context, args: Args) -> Result<()> {
     match args.command {
+        // Ends by itself when interrupted.
+        Command::Serve(args) => serve::run(ctx, args).await,
+        command => tokio::select! {
+            biased;
+            interrupted = ctx.interrupt.wait() => Err(interrupted),
+            done = droppable(ctx, command) => done,
+        },
+    }
+}
+
+async fn droppable(ctx: &Context, command: Command) -> Result<()> {
+    match command {
         Command::Create(args) => create(ctx, args).await,
         Command::Key(args) => key::run(ctx, args).await,
         Command::SetPolicy(args) => policy::set(ctx, args),
         Command::DeletePolicy(args) => policy::delete(ctx, args),
+        Command::Token(args) => token::run(ctx, args).await,
+        Command::NetworkRule(args) => network::run(ctx, args),
+        Command::Serve(_) => Err(Failure::new(Kind::Internal, "this command is not droppable")),
     }
 }
 

@@ -24,6 +24,8 @@ fn every_command_has_help_with_examples() {
         "rm",
         "status",
         "rotate",
+        "gc",
+        "verify",
         "vault",
         "completions",
         "vault create",
@@ -39,6 +41,9 @@ fn every_command_has_help_with_examples() {
         "vault key purge",
         "vault set-policy",
         "vault delete-policy",
+        "vault serve",
+        "vault token",
+        "vault network-rule",
     ] {
         let arguments: Vec<&str> = command.split(' ').collect();
         let text = help(&arguments);

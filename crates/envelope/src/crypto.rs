@@ -23,9 +23,11 @@ use crate::random::RandomSource;
 
 #[cfg(feature = "aws-lc")]
 mod aws_lc;
+mod rsa_private;
 mod rsa_public;
 mod rust_crypto;
 
+pub use rsa_private::RsaPrivateParts;
 pub use rsa_public::RsaPublicKey;
 
 /// The bytes an AES-256-GCM tag adds.
@@ -38,7 +40,7 @@ pub struct CryptoProvider {
     pub name: &'static str,
     /// AES-256-GCM.
     pub aead: &'static dyn Aes256Gcm,
-    /// RSA-OAEP-256.
+    /// RSA-OAEP.
     pub rsa: &'static dyn RsaOaep,
 }
 
@@ -100,16 +102,47 @@ pub trait AeadKey: Send + Sync {
 #[error("authentication failed")]
 pub struct AeadError;
 
-/// RSAES-OAEP (RFC 8017 §7.1) with SHA-256, MGF1 with SHA-256 and an empty label: `RSA-OAEP-256`.
+/// The hash of OAEP, in the message and in MGF1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum OaepHash {
+    /// `RSA-OAEP`. OAEP does not need the hash to be free of collisions, so this is old rather than broken; for callers
+    /// who have nothing else. Bulla wraps nothing of its own with it.
+    Sha1,
+    /// `RSA-OAEP-256`.
+    Sha256,
+}
+
+/// RSAES-OAEP (RFC 8017 §7.1) with an empty label.
 pub trait RsaOaep: fmt::Debug + Send + Sync {
-    /// Encrypts `secret` to the owner of `key`; the result is as long as the modulus.
+    /// Encrypts `plaintext` to the owner of `key`; the result is as long as the modulus.
+    ///
+    /// # Errors
+    ///
+    /// [`RsaError::Key`] if the back end refuses the key, [`RsaError::TooLong`] if `plaintext` is longer than the modulus
+    /// less two hashes and two bytes.
+    fn encrypt(
+        &self,
+        hash: OaepHash,
+        key: &RsaPublicKey,
+        plaintext: &[u8],
+        random: &dyn RandomSource,
+    ) -> Result<Vec<u8>, RsaError>;
+
+    /// [`encrypt`](Self::encrypt) with SHA-256: `RSA-OAEP-256`.
     ///
     /// # Errors
     ///
     /// [`RsaError::Key`] if the back end refuses the key, [`RsaError::TooLong`] if `secret` is longer than the modulus less
     /// 66 bytes.
-    fn wrap(&self, key: &RsaPublicKey, secret: &[u8], random: &dyn RandomSource)
-    -> Result<Vec<u8>, RsaError>;
+    fn wrap(
+        &self,
+        key: &RsaPublicKey,
+        secret: &[u8],
+        random: &dyn RandomSource,
+    ) -> Result<Vec<u8>, RsaError> {
+        self.encrypt(OaepHash::Sha256, key, secret, random)
+    }
 
     /// A private key from its PKCS#8 DER form (RFC 5208). Wiping `pkcs8` is the caller's duty.
     ///
@@ -131,12 +164,27 @@ pub trait RsaPrivateKey: fmt::Debug + Send + Sync {
     /// Its public half.
     fn public_key(&self) -> &RsaPublicKey;
 
-    /// Decrypts what [`RsaOaep::wrap`] made. `random` blinds the private operation where the back end doesn't bring its own.
+    /// Decrypts what [`RsaOaep::encrypt`] made with the same hash. `random` blinds the private operation where the back end
+    /// doesn't bring its own.
     ///
     /// # Errors
     ///
     /// [`RsaError::Failed`] for anything but a ciphertext for this key; nothing tells why.
-    fn unwrap(&self, wrapped: &[u8], random: &dyn RandomSource) -> Result<Zeroizing<Vec<u8>>, RsaError>;
+    fn decrypt(
+        &self,
+        hash: OaepHash,
+        ciphertext: &[u8],
+        random: &dyn RandomSource,
+    ) -> Result<Zeroizing<Vec<u8>>, RsaError>;
+
+    /// Decrypts what [`RsaOaep::wrap`] made.
+    ///
+    /// # Errors
+    ///
+    /// As [`decrypt`](Self::decrypt).
+    fn unwrap(&self, wrapped: &[u8], random: &dyn RandomSource) -> Result<Zeroizing<Vec<u8>>, RsaError> {
+        self.decrypt(OaepHash::Sha256, wrapped, random)
+    }
 }
 
 /// Why an RSA operation did not happen.

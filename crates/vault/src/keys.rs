@@ -1,11 +1,14 @@
 //! Keys: shown, listed, changed; in the modules below, made and deleted.
 
 mod create;
+mod import;
 mod lifecycle;
 
+use std::collections::BTreeMap;
 use std::time::SystemTime;
 
 pub use self::create::CreateKey;
+pub use self::import::{ImportKey, PrivateKey};
 
 use crate::bundle::{JsonWebKey, KeyAttributes, KeyBundle, KeyItem};
 use crate::error::{VaultError, VaultErrorKind};
@@ -27,6 +30,8 @@ pub struct AttributeChanges {
     pub expires: Option<Option<SystemTime>>,
     /// What the key may be used for.
     pub key_ops: Option<Vec<String>>,
+    /// What its owner notes.
+    pub tags: Option<BTreeMap<String, String>>,
 }
 
 impl Vault {
@@ -55,6 +60,17 @@ impl Vault {
     /// `NotFound`, `Damaged` or `Io` if the vault can't be read.
     pub fn list_deleted_keys(&self) -> Result<Vec<KeyItem>, VaultError> {
         self.list(|file| file.deleted_date.is_some())
+    }
+
+    /// A deleted key, in its newest version.
+    ///
+    /// # Errors
+    /// `NotFound`; `Conflict` if the key is not deleted; `Damaged` or `Io` if the vault can't be read.
+    pub fn show_deleted_key(&self, name: &str) -> Result<KeyBundle, VaultError> {
+        let vault = self.vault_file()?;
+        let file = self.existing(name)?.deleted()?;
+        let stored = file.version(None).ok_or_else(|| no_version(name, None))?;
+        Ok(self.bundle(&vault, &file, stored))
     }
 
     /// A key's versions, the oldest first.
@@ -117,6 +133,9 @@ impl Vault {
         if let Some(operations) = &changes.key_ops {
             stored.key.key_ops.clone_from(operations);
         }
+        if let Some(tags) = &changes.tags {
+            stored.tags.clone_from(tags);
+        }
         let stored = stored.clone();
         self.write_key_file(&file)?;
         Ok(self.bundle(&vault, &file, &stored))
@@ -153,6 +172,8 @@ impl Vault {
         KeyItem {
             kid: self.key_uri(&file.name, version).to_string(),
             name: file.name.clone(),
+            version: version.map(str::to_owned),
+            tags: stored.tags.clone(),
             attributes: attributes(vault, stored),
             deleted_date: file.deleted_date,
         }
@@ -169,6 +190,9 @@ impl Vault {
                 e: key.e,
             },
             attributes: attributes(vault, stored),
+            tags: stored.tags.clone(),
+            name: file.name.clone(),
+            version: stored.version.clone(),
             deleted_date: file.deleted_date,
         }
     }

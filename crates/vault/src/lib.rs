@@ -5,7 +5,7 @@
 //! makes it a [`KekProvider`](bulla_kek::KekProvider).
 //!
 //! ```text
-//! DIR/vault.json              id, purge protection, access policies, the vault key sealed under the passphrase
+//! DIR/vault.json              id, purge protection, access policies, network rules, the vault key sealed under the passphrase
 //! DIR/lock                    held while something is changed
 //! DIR/keys/<name>/key.json    a key's versions and attributes, public halves included
 //! DIR/keys/<name>/<version>.sealed   a private or AES key: Cobblestone-256 under the vault key
@@ -31,17 +31,21 @@ mod files;
 mod keys;
 mod layout;
 mod material;
+mod network;
 mod passphrase;
 mod permission;
 mod policies;
 mod provider;
 mod stored;
+mod usage;
 mod vault;
 
 pub use self::bundle::{JsonWebKey, KeyAttributes, KeyBundle, KeyItem};
 pub use self::error::{VaultError, VaultErrorKind};
-pub use self::keys::{AttributeChanges, CreateKey};
+pub use self::keys::{AttributeChanges, CreateKey, ImportKey, PrivateKey};
+pub use self::network::{Bypass, NetworkAction, NetworkRules};
 pub use self::passphrase::{Passphrase, PassphraseCost};
 pub use self::permission::{Permission, UnknownPermission};
 pub use self::provider::VaultProvider;
+pub use self::usage::{Algorithm, KeyOperation, KeyUse, Manner, UnknownAlgorithm, Used};
 pub use self::vault::{CreateVault, Vault, VaultInfo};

@@ -3,6 +3,7 @@
 //! ```text
 //! vault key:   Cobblestone-256(Argon2id(passphrase), label "bulla/v1/vault-key" ‖ vault id, 32 bytes)
 //! private key: Cobblestone-256(vault key, label "bulla/v1/vault-private" ‖ vault id ‖ name ‖ version ‖ kty, PKCS#8 or 32 bytes)
+//! token key:   first 32 bytes of HMAC-SHA-512(vault key, label "bulla/v1/vault-token" ‖ vault id)
 //! ```
 //!
 //! Labels are padded to 32 bytes, and a u32 big-endian length stands before name (lower case), version and kty: a private
@@ -19,14 +20,19 @@ use bulla_envelope::crypto::{CryptoProvider, RsaPrivateKey};
 use bulla_envelope::keywrap;
 use bulla_envelope::random::RandomSource;
 use bulla_envelope::secret::Secret;
-use bulla_kek::{KekError, WrapAlgorithm};
+use bulla_kek::{KekError, KeyKind};
 use data_encoding::BASE64URL_NOPAD;
+use hmac::{Hmac, KeyInit, Mac};
+use sha2::Sha512;
+use zeroize::Zeroizing;
 
 use crate::error::{VaultError, VaultErrorKind};
 use crate::stored::{OCT, RSA, StoredVersion};
+use crate::usage::Algorithm;
 
 const VAULT_KEY: [u8; 32] = label("bulla/v1/vault-key");
 const PRIVATE: [u8; 32] = label("bulla/v1/vault-private");
+const TOKEN: [u8; 32] = label("bulla/v1/vault-token");
 
 /// What the passphrase opened: nothing yet, or the vault key and the private keys used so far.
 #[derive(Default)]
@@ -127,6 +133,16 @@ impl Material {
         Ok(opened)
     }
 
+    /// What signs bearer tokens.
+    pub(crate) fn token_key(&self, vault: &[u8; 16]) -> Secret<32> {
+        let mut hmac =
+            Hmac::<Sha512>::new_from_slice(self.key().expose()).expect("HMAC takes keys of any length");
+        hmac.update(&TOKEN);
+        hmac.update(vault);
+        let mac = Zeroizing::new(<[u8; 64]>::from(hmac.finalize().into_bytes()));
+        Secret::from_slice(&mac[..32]).expect("32 bytes were cut out")
+    }
+
     pub(crate) fn forget(&mut self, version: &str) {
         self.opened.remove(version);
     }
@@ -157,49 +173,57 @@ impl Place<'_> {
 
 impl Opened {
     /// The ciphertext. The public half comes out of the sealed private one: the readable file proves nothing.
-    pub(crate) fn wrap(
+    pub(crate) fn encrypt(
         &self,
-        alg: WrapAlgorithm,
-        secret: &Secret<32>,
+        alg: Algorithm,
+        plaintext: &[u8],
         crypto: &'static CryptoProvider,
         random: &dyn RandomSource,
     ) -> Result<Vec<u8>, KekError> {
-        match (self, alg) {
-            (Self::Rsa(key), WrapAlgorithm::RsaOaep256) => crypto
-                .rsa
-                .wrap(key.public_key(), secret.expose(), random)
-                .map_err(|error| KekError::invalid("the secret can't be wrapped").with_source(error)),
-            (Self::Aes(key), WrapAlgorithm::A256Kw) => {
-                Ok(keywrap::wrap_key(key.expose(), secret.expose()).to_vec())
+        match (self, alg.hash()) {
+            (Self::Rsa(key), Some(hash)) => {
+                crypto.rsa.encrypt(hash, key.public_key(), plaintext, random).map_err(|error| {
+                    KekError::invalid("this can't be encrypted with the key").with_source(error)
+                })
             }
+            (Self::Aes(key), None) => keywrap::wrap_bytes(key.expose(), plaintext)
+                .ok_or_else(|| KekError::invalid("a key to be wrapped has 16 bytes or more, in steps of 8")),
             _ => Err(wrong_algorithm(alg)),
         }
     }
 
-    /// The secret. Every failure is one: not a wrap for this key.
-    pub(crate) fn unwrap(
+    /// The plaintext. Every failure is one: not a ciphertext for this key.
+    pub(crate) fn decrypt(
         &self,
-        alg: WrapAlgorithm,
-        value: &[u8],
+        alg: Algorithm,
+        ciphertext: &[u8],
         random: &dyn RandomSource,
-    ) -> Result<Secret<32>, KekError> {
-        let secret = match (self, alg) {
-            (Self::Rsa(key), WrapAlgorithm::RsaOaep256) => {
-                key.unwrap(value, random).ok().and_then(|secret| Secret::from_slice(&secret))
-            }
-            (Self::Aes(key), WrapAlgorithm::A256Kw) => keywrap::unwrap_key(key.expose(), value).ok(),
+    ) -> Result<Zeroizing<Vec<u8>>, KekError> {
+        let plaintext = match (self, alg.hash()) {
+            (Self::Rsa(key), Some(hash)) => key.decrypt(hash, ciphertext, random).ok(),
+            (Self::Aes(key), None) => keywrap::unwrap_bytes(key.expose(), ciphertext).ok(),
             _ => return Err(wrong_algorithm(alg)),
         };
-        secret.ok_or_else(|| KekError::invalid("the wrapped key is damaged, or was wrapped for another key"))
+        plaintext.ok_or_else(not_for_this_key)
     }
 }
 
-/// Before any key is opened: whether the algorithm is for keys of this type.
-pub(crate) fn fits(stored: &StoredVersion, alg: WrapAlgorithm) -> Result<(), KekError> {
-    if stored.key.kind().wrap_algorithm() == Some(alg) { Ok(()) } else { Err(wrong_algorithm(alg)) }
+/// A ciphertext that does not open, or opens to something that can't be what was wrapped.
+pub(crate) fn not_for_this_key() -> KekError {
+    KekError::invalid("the wrapped key is damaged, or was wrapped for another key")
 }
 
-fn wrong_algorithm(alg: WrapAlgorithm) -> KekError {
+/// Before any key is opened: whether the algorithm is for keys of this type.
+pub(crate) fn fits(stored: &StoredVersion, alg: Algorithm) -> Result<(), KekError> {
+    let fits = match stored.key.kind() {
+        KeyKind::Rsa { .. } => alg.hash().is_some(),
+        KeyKind::Aes { .. } => alg == Algorithm::A256Kw,
+        _ => false,
+    };
+    if fits { Ok(()) } else { Err(wrong_algorithm(alg)) }
+}
+
+fn wrong_algorithm(alg: Algorithm) -> KekError {
     KekError::invalid(format!("{alg} is not for a key of this type"))
 }
 

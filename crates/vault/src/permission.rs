@@ -6,7 +6,8 @@ use std::str::FromStr;
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// Key Vault's key permissions. This vault asks for `get`, `wrapKey` and `unwrapKey`; the others are kept as given.
+/// Key Vault's key permissions. The embedded vault asks for `get`, `wrapKey` and `unwrapKey`, its REST server for
+/// those it has operations for; the others are kept as given.
 const NAMES: [&str; 21] = [
     "all",
     "backup",
@@ -49,6 +50,24 @@ impl Permission {
     pub const WRAP_KEY: Self = Self("wrapKey");
     /// Decrypt a key that was encrypted for it.
     pub const UNWRAP_KEY: Self = Self("unwrapKey");
+    /// See which keys there are.
+    pub const LIST: Self = Self("list");
+    /// Make keys and versions.
+    pub const CREATE: Self = Self("create");
+    /// Bring keys that were made elsewhere.
+    pub const IMPORT: Self = Self("import");
+    /// Change attributes: enable, disable, validity.
+    pub const UPDATE: Self = Self("update");
+    /// Delete a key so that it can be recovered.
+    pub const DELETE: Self = Self("delete");
+    /// Bring a deleted key back.
+    pub const RECOVER: Self = Self("recover");
+    /// Destroy a deleted key for good.
+    pub const PURGE: Self = Self("purge");
+    /// Encrypt a few bytes with it.
+    pub const ENCRYPT: Self = Self("encrypt");
+    /// Decrypt what was encrypted with it.
+    pub const DECRYPT: Self = Self("decrypt");
     /// What a store needs.
     pub const FOR_STORES: [Self; 3] = [Self::GET, Self::WRAP_KEY, Self::UNWRAP_KEY];
 

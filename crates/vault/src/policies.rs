@@ -41,6 +41,14 @@ impl Vault {
         Ok(had)
     }
 
+    /// Whether the identity has the permission on the vault's keys now.
+    ///
+    /// # Errors
+    /// `NotFound`, `Damaged` or `Io` if the vault can't be read: unknown, so the answer is no.
+    pub fn permits(&self, identity: &Identity, permission: Permission) -> Result<bool, VaultError> {
+        Ok(self.vault_file()?.allows(identity, permission))
+    }
+
     /// All policies, by identity.
     ///
     /// # Errors

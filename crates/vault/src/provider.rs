@@ -7,23 +7,19 @@
 //! | deleted | denied | denied | denied |
 //!
 //! On a disabled key Key Vault's documentation says that it can't be used for any operation, while the service
-//! still wraps (a public-key operation). This follows the documentation: a store whose key is disabled takes nothing new.
-//! Access is looked at before the key: who has none does not learn whether it exists.
-
-use std::fmt;
-use std::sync::Arc;
+//! still wraps (a public-key operation). This follows the documentation ([`Manner::Documented`]): a store whose key is
+//! disabled takes nothing new. Network rules don't matter here: no network is crossed.
 
 use bulla_envelope::secret::Secret;
 use bulla_kek::{
-    DenyReason, Identity, KekError, KekProvider, KeyDescription, KeyId, Protection, Scheme, WrapAlgorithm,
-    WrappedKey, async_trait, compute,
+    Identity, KekError, KekProvider, KeyDescription, KeyId, Protection, Scheme, WrapAlgorithm, WrappedKey,
+    async_trait, compute,
 };
 
-use crate::error::{VaultError, VaultErrorKind};
-use crate::files;
-use crate::material::{self, Opened, Place};
+use crate::material;
 use crate::permission::Permission;
-use crate::stored::{self, KeyFile, StoredVersion, VaultFile};
+use crate::stored::{self, StoredVersion};
+use crate::usage::{self, Algorithm, Found, KeyOperation, KeyUse, Manner, Used};
 use crate::vault::Vault;
 
 /// A [`Vault`] as a provider of key-encryption keys. Files, Argon2 and RSA run off the executor, through the vault's
@@ -64,7 +60,8 @@ impl KekProvider for VaultProvider {
     async fn describe(&self, key: &KeyId, identity: &Identity) -> Result<KeyDescription, KekError> {
         let (key, identity) = (key.clone(), identity.clone());
         self.off_the_executor(move |vault| {
-            let found = find(vault, &key, &identity, Permission::GET)?;
+            in_vault(vault, &key)?;
+            let found = Found::find(vault, &identity, key.name(), key.version(), Permission::GET)?;
             describe(vault, &found)
         })
         .await
@@ -78,16 +75,12 @@ impl KekProvider for VaultProvider {
         secret: &Secret<32>,
     ) -> Result<WrappedKey, KekError> {
         let (key, identity) = (key.clone(), identity.clone());
-        let secret =
+        let secret: Secret<32> =
             Secret::from_slice(secret.expose()).expect("it has the length of a secret of its length");
         self.off_the_executor(move |vault| {
-            versioned(&key)?;
-            let found = find(vault, &key, &identity, Permission::WRAP_KEY)?;
-            found.usable_for(vault, "wrapKey")?;
-            found.valid_now(vault)?;
-            material::fits(&found.stored, alg)?;
-            let value = found.open(vault)?.wrap(alg, &secret, vault.crypto, vault.runtime.random())?;
-            Ok(WrappedKey { key: found.id(vault)?, alg, value })
+            let used = use_key(vault, &identity, &key, KeyOperation::WrapKey, alg, secret.expose())?;
+            let key = vault.key_id(&used.name, Some(&used.version)).map_err(usage::unavailable)?;
+            Ok(WrappedKey { key, alg, value: used.output.to_vec() })
         })
         .await
     }
@@ -101,11 +94,8 @@ impl KekProvider for VaultProvider {
     ) -> Result<Secret<32>, KekError> {
         let (key, identity, value) = (key.clone(), identity.clone(), value.to_vec());
         self.off_the_executor(move |vault| {
-            versioned(&key)?;
-            let found = find(vault, &key, &identity, Permission::UNWRAP_KEY)?;
-            found.usable_for(vault, "unwrapKey")?;
-            material::fits(&found.stored, alg)?;
-            found.open(vault)?.unwrap(alg, &value, vault.runtime.random())
+            let used = use_key(vault, &identity, &key, KeyOperation::UnwrapKey, alg, &value)?;
+            Secret::from_slice(&used.output).ok_or_else(material::not_for_this_key)
         })
         .await
     }
@@ -119,93 +109,10 @@ impl KekProvider for VaultProvider {
     }
 }
 
-/// A key that is there, and that the identity may do this with.
-struct Found {
-    vault_file: VaultFile,
-    name: String,
-    stored: StoredVersion,
-}
-
-fn find(vault: &Vault, key: &KeyId, identity: &Identity, permission: Permission) -> Result<Found, KekError> {
-    if key.scheme() != Scheme::Vault || key.host() != vault.id() {
-        return Err(KekError::invalid(format!("{key} is not in the vault {}", vault.id())));
-    }
-    let vault_file = vault.vault_file().map_err(unavailable)?;
-    if !vault_file.allows(identity, permission) {
-        return Err(denied(
-            DenyReason::Forbidden,
-            format_args!("{identity} has no permission to {permission} with {key}"),
-        ));
-    }
-    let Some(KeyFile { name, deleted_date, mut versions, .. }) =
-        vault.key_file(key.name()).map_err(unavailable)?
-    else {
-        return Err(denied(DenyReason::NotFound, format_args!("there is no {key}")));
-    };
-    if deleted_date.is_some() {
-        versions.iter().for_each(|stored| vault.forget(&stored.version));
-        return Err(denied(DenyReason::Deleted, format_args!("{key} is deleted")));
-    }
-    let position = match key.version() {
-        Some(version) => versions.iter().position(|stored| stored.version == version),
-        None => versions.len().checked_sub(1),
-    };
-    match position {
-        Some(position) => Ok(Found { vault_file, name, stored: versions.swap_remove(position) }),
-        None => Err(denied(DenyReason::NotFound, format_args!("there is no {key}"))),
-    }
-}
-
-impl Found {
-    fn id(&self, vault: &Vault) -> Result<KeyId, KekError> {
-        vault.key_id(&self.name, Some(&self.stored.version)).map_err(unavailable)
-    }
-
-    fn usable_for(&self, vault: &Vault, operation: &str) -> Result<(), KekError> {
-        let name = &self.name;
-        if !self.stored.attributes.enabled {
-            vault.forget(&self.stored.version);
-            let version = &self.stored.version;
-            return Err(denied(DenyReason::Disabled, format_args!("{name}/{version} is disabled")));
-        }
-        if !self.stored.key.key_ops.iter().any(|have| have == operation) {
-            let what = format_args!("{operation} is not among the key_ops of {name}");
-            return Err(denied(DenyReason::OperationNotPermitted, what));
-        }
-        Ok(())
-    }
-
-    fn valid_now(&self, vault: &Vault) -> Result<(), KekError> {
-        let (name, now) = (&self.name, stored::seconds(vault.now()));
-        if self.stored.attributes.nbf.is_some_and(|start| now < start) {
-            return Err(denied(DenyReason::NotYetValid, format_args!("{name} is not valid yet")));
-        }
-        if self.stored.attributes.exp.is_some_and(|end| end <= now) {
-            return Err(denied(DenyReason::Expired, format_args!("{name} has expired")));
-        }
-        Ok(())
-    }
-
-    fn open(&self, vault: &Vault) -> Result<Arc<Opened>, KekError> {
-        let path = vault.sealed_path(&self.name, &self.stored.version);
-        let place = Place {
-            vault: vault.id_bytes(),
-            name: &self.name,
-            version: &self.stored.version,
-            kty: &self.stored.key.kty,
-        };
-        vault
-            .with_material(&self.vault_file, |material| {
-                material.opened(&place, &path, vault.crypto, || files::read(&path))
-            })
-            .map_err(unavailable)
-    }
-}
-
 fn describe(vault: &Vault, found: &Found) -> Result<KeyDescription, KekError> {
     let StoredVersion { key, attributes, .. } = &found.stored;
     Ok(KeyDescription {
-        key: found.id(vault)?,
+        key: vault.key_id(&found.name, Some(&found.stored.version)).map_err(usage::unavailable)?,
         kind: key.kind(),
         enabled: attributes.enabled,
         not_before: attributes.nbf.and_then(stored::time),
@@ -216,22 +123,30 @@ fn describe(vault: &Vault, found: &Found) -> Result<KeyDescription, KekError> {
     })
 }
 
-fn versioned(key: &KeyId) -> Result<(), KekError> {
-    match key.version() {
-        Some(_) => Ok(()),
-        None => Err(KekError::invalid(format!("{key} has no version; describe gives the newest"))),
-    }
-}
-
-fn denied(reason: DenyReason, what: fmt::Arguments<'_>) -> KekError {
-    KekError::denied(reason).with_message(what.to_string())
-}
-
-/// A folder that can't be read, or a vault that can't be opened, says nothing about the key.
-fn unavailable(error: VaultError) -> KekError {
-    let what = match error.kind() {
-        VaultErrorKind::WrongPassphrase | VaultErrorKind::PassphraseMissing => "the vault is locked",
-        _ => "the vault is out of reach",
+fn use_key(
+    vault: &Vault,
+    identity: &Identity,
+    key: &KeyId,
+    operation: KeyOperation,
+    alg: WrapAlgorithm,
+    input: &[u8],
+) -> Result<Used, KekError> {
+    in_vault(vault, key)?;
+    let Some(version) = key.version() else {
+        return Err(KekError::invalid(format!("{key} has no version; describe gives the newest")));
     };
-    KekError::unavailable(what).with_source(error)
+    let algorithm = match alg {
+        WrapAlgorithm::RsaOaep256 => Algorithm::RsaOaep256,
+        WrapAlgorithm::A256Kw => Algorithm::A256Kw,
+        _ => return Err(KekError::invalid(format!("the vault has no {alg}"))),
+    };
+    let what = KeyUse { name: key.name(), version: Some(version), operation, algorithm, input };
+    vault.use_key(identity, Manner::Documented, &what)
+}
+
+fn in_vault(vault: &Vault, key: &KeyId) -> Result<(), KekError> {
+    if key.scheme() == Scheme::Vault && key.host() == vault.id() {
+        return Ok(());
+    }
+    Err(KekError::invalid(format!("{key} is not in the vault {}", vault.id())))
 }

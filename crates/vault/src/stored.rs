@@ -9,6 +9,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::error::VaultError;
+use crate::network::NetworkRules;
 use crate::passphrase::Stretching;
 use crate::permission::Permission;
 
@@ -18,6 +19,8 @@ pub(crate) const FORMAT: u32 = 1;
 pub(crate) const RSA: &str = "RSA";
 /// RFC 7518's name for symmetric keys.
 pub(crate) const OCT: &str = "oct";
+/// Key Vault's mark of a key that an HSM holds. Kept as asked for; the key is in the folder all the same.
+pub(crate) const HSM: &str = "-HSM";
 
 /// `vault.json`
 #[derive(Debug, Serialize, Deserialize)]
@@ -32,6 +35,9 @@ pub(crate) struct VaultFile {
     pub(crate) sealed_key: String,
     /// By identity.
     pub(crate) access_policies: BTreeMap<String, Vec<Permission>>,
+    /// Absent: every network may ask.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) network_rules: Option<NetworkRules>,
 }
 
 /// `keys/<name>/key.json`
@@ -52,6 +58,8 @@ pub(crate) struct StoredVersion {
     pub(crate) version: String,
     pub(crate) key: StoredKey,
     pub(crate) attributes: StoredAttributes,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) tags: BTreeMap<String, String>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -95,8 +103,13 @@ impl KeyFile {
 }
 
 impl StoredKey {
+    /// `RSA` or `oct`, whoever is said to hold it.
+    pub(crate) fn base_kty(&self) -> &str {
+        self.kty.strip_suffix(HSM).unwrap_or(&self.kty)
+    }
+
     pub(crate) fn kind(&self) -> KeyKind {
-        match self.kty.as_str() {
+        match self.base_kty() {
             RSA => KeyKind::Rsa { bits: self.key_size },
             OCT => KeyKind::Aes { bits: self.key_size },
             other => KeyKind::Other(other.to_owned()),

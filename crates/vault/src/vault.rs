@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use bulla_envelope::crypto::CryptoProvider;
+use bulla_envelope::secret::Secret;
 use bulla_kek::{KeyId, KeyUri, Runtime, TokioRuntime};
 use data_encoding::BASE32_NOPAD;
 use serde::Serialize;
@@ -128,6 +129,7 @@ impl Vault {
             passphrase: stretching,
             sealed_key,
             access_policies: BTreeMap::new(),
+            network_rules: None,
         };
         files::write(&dir.join(VAULT_FILE), &stored::to_json(&file), runtime.random())?;
         let inner =
@@ -223,6 +225,21 @@ impl Vault {
     pub fn check_passphrase(&self) -> Result<(), VaultError> {
         let file = self.vault_file()?;
         self.with_material(&file, |_| Ok(()))
+    }
+
+    /// A key derived from the vault key, for signing bearer tokens. Whoever has the passphrase can make them, and could use
+    /// every key anyway.
+    ///
+    /// # Errors
+    /// `WrongPassphrase`, `PassphraseMissing`; `NotFound`, `Damaged` or `Io` if the vault can't be read.
+    pub fn token_key(&self) -> Result<Secret<32>, VaultError> {
+        let file = self.vault_file()?;
+        self.with_material(&file, |material| Ok(material.token_key(&self.inner.id_bytes)))
+    }
+
+    /// Random bytes from the vault's runtime.
+    pub fn fill_random(&self, bytes: &mut [u8]) {
+        self.runtime.random().fill(bytes);
     }
 
     /// Hands out the opened keys, having opened the vault with its passphrase at the first time.

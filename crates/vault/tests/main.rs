@@ -9,3 +9,4 @@ mod policies;
 mod processes;
 mod secrecy;
 mod support;
+mod usage;

@@ -204,7 +204,7 @@ fn binary() -> &'static Path {
 
 fn newest_source() -> SystemTime {
     let crates = Path::new(env!("CARGO_MANIFEST_DIR")).join("../crates");
-    let sources = ["bulla", "cli", "envelope", "kek", "vault"]
+    let sources = ["bulla", "cli", "envelope", "kek", "vault", "vault-server"]
         .iter()
         .flat_map(|name| files(crates.join(name).join("src")));
     sources.map(|file| fs::metadata(file).unwrap().modified().unwrap()).max().unwrap()

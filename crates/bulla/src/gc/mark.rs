@@ -15,7 +15,7 @@ use crate::store::StoreInner;
 pub(crate) const BLOBS: &str = "blobs";
 
 /// Envelopes opened at once, of at most 1 MiB each.
-pub(crate) const OPEN_AT_ONCE: usize = 16;
+const OPEN_AT_ONCE: usize = 16;
 
 /// How often an envelope is read before an outage ends the gc.
 const READS: usize = 5;
@@ -132,7 +132,7 @@ impl StoreInner {
         while let Some(session) = sessions.try_next().await? {
             let Some(session) = session else { continue };
             mark.uploads += 1;
-            mark.named.extend(session.extents());
+            mark.named.extend(session.extents().map(|extent| extent.name));
         }
         Ok(())
     }

@@ -6,7 +6,8 @@ use std::time::SystemTime;
 
 use bulla_envelope::MAX_OBJECT_LEN;
 use bulla_envelope::digest::Digest;
-use bulla_envelope::ids::{ExtentName, SessionId};
+use bulla_envelope::envelope::Extent;
+use bulla_envelope::ids::SessionId;
 use bulla_envelope::names::extent_key;
 use bulla_envelope::session::{UPLOAD_KIND, UPLOADS};
 use futures::stream::BoxStream;
@@ -38,13 +39,13 @@ pub struct SessionEntry {
 
 impl SessionEntry {
     /// The data objects that it names.
-    pub(crate) fn extents(&self) -> impl Iterator<Item = ExtentName> {
-        self.saved.record.extents.iter().map(|stored| stored.extent.name)
+    pub(crate) fn extents(&self) -> impl Iterator<Item = &Extent> {
+        self.saved.record.extents.iter().map(|stored| &stored.extent)
     }
 
     /// The keys of the data objects that it names, which gc must not remove.
     pub fn data_keys(&self) -> impl Iterator<Item = String> {
-        self.extents().map(|name| extent_key(&name))
+        self.extents().map(|extent| extent_key(&extent.name))
     }
 }
 

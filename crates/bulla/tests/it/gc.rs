@@ -1,14 +1,10 @@
 //! Gc: what nobody names goes, and nothing else.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use bulla::{ErrorKind, GcOptions, GcProgress, GcReport, PutOptions, Store};
 use bulla_testkit::bucket::SimBucket;
-use bulla_testkit::runtime::{SeededRandom, SimRuntime};
 use bulla_testkit::scripted::{Op, already_exists, broken_connection};
-use bulla_testkit::store::SimStore;
-use bulla_testkit::trace::Trace;
 use futures::TryStreamExt;
 
 use crate::support::*;
@@ -16,25 +12,10 @@ use crate::support::*;
 /// Long enough for a gc with a short grace to have waited for writers.
 const WAIT: Duration = Duration::from_secs(121);
 
-/// A world whose bucket has the virtual clock, and what is behind its connections.
-async fn world() -> (World, SimBucket) {
-    let start = tokio::time::Instant::now();
-    let objects = SimBucket::new(start, true);
-    let trace = Trace::new(start, false);
-    let line = SimRuntime::named("line", start, 99);
-    let random = Arc::new(SeededRandom::new(99));
-    let world = World::over(Arc::new(SimStore::new(&objects, &line, &random, &trace))).await;
-    (world, objects)
-}
-
 async fn gc(store: &Store, grace: Duration) -> bulla::Result<GcReport> {
     // What happened until now is older.
     pass(Duration::from_millis(1)).await;
     store.gc(GcOptions { grace: Some(grace), ..GcOptions::default() }, |_| {}).await
-}
-
-fn keys(objects: &SimBucket, prefix: &str) -> Vec<String> {
-    objects.objects().into_iter().map(|(key, _)| key).filter(|key| key.starts_with(prefix)).collect()
 }
 
 /// Data that no envelope names: of a put whose process was killed.
@@ -45,24 +26,20 @@ async fn orphans(store: &Store) {
     drop(upload);
 }
 
-fn stored(objects: &SimBucket, key: &str) -> bytes::Bytes {
-    objects.objects().into_iter().find(|(found, _)| found == key).unwrap().1
-}
-
 #[tokio::test(start_paused = true)]
 async fn data_that_no_envelope_names_is_removed_and_what_is_named_stays() {
-    let (world, objects) = world().await;
+    let (world, objects) = clocked_world().await;
     let kept = world.put(&large()).await;
     let small = world.put(&data(10)).await;
     let deleted = world.put(&data(100_000)).await;
     orphans(&world.store).await;
     world.store.delete(&deleted.digest).await.unwrap();
-    assert_eq!(keys(&objects, "data/").len(), 2 + 1 + 1);
+    assert_eq!(object_keys(&objects, "data/").len(), 2 + 1 + 1);
     pass(GRACE + Duration::from_secs(1)).await;
     let report = gc(&world.store, GRACE).await.unwrap();
     assert_eq!((report.envelopes, report.data.objects, report.removed.objects), (2, 4, 2));
     assert!(report.removed.bytes > 4 << 20 && report.too_young.objects == 0);
-    assert_eq!(keys(&objects, "data/").len(), 2);
+    assert_eq!(object_keys(&objects, "data/").len(), 2);
     assert_eq!(get(&world.store, &kept.digest).await.unwrap(), large());
     assert_eq!(get(&world.store, &small.digest).await.unwrap(), data(10));
     assert_eq!(gc(&world.store, GRACE).await.unwrap().removed.objects, 0);
@@ -70,20 +47,20 @@ async fn data_that_no_envelope_names_is_removed_and_what_is_named_stays() {
 
 #[tokio::test(start_paused = true)]
 async fn data_younger_than_the_grace_stays() {
-    let (world, objects) = world().await;
+    let (world, objects) = clocked_world().await;
     orphans(&world.store).await;
     pass(GRACE - Duration::from_secs(2)).await;
     let report = gc(&world.store, GRACE).await.unwrap();
     assert_eq!((report.removed.objects, report.too_young.objects), (0, 1));
     pass(Duration::from_secs(2)).await;
     assert_eq!(gc(&world.store, GRACE).await.unwrap().removed.objects, 1);
-    assert!(keys(&objects, "data/").is_empty());
+    assert!(object_keys(&objects, "data/").is_empty());
 }
 
 /// This machine's clock is days off: it does not matter.
 #[tokio::test(start_paused = true)]
 async fn the_buckets_clock_decides_what_is_old() {
-    let (world, _objects) = world().await;
+    let (world, _objects) = clocked_world().await;
     orphans(&world.store).await;
     let (ahead, runtime, _) = world.node(2).await;
     runtime.set_wall_forward(100 * GRACE);
@@ -96,7 +73,7 @@ async fn the_buckets_clock_decides_what_is_old() {
 
 #[tokio::test(start_paused = true)]
 async fn a_dry_run_says_what_would_go_and_changes_nothing() {
-    let (world, objects) = world().await;
+    let (world, objects) = clocked_world().await;
     let brief = PutOptions { ttl: Some(Duration::from_secs(1)), ..PutOptions::default() };
     world.store.put_bytes(data(10), brief).await.unwrap();
     orphans(&world.store).await;
@@ -117,9 +94,9 @@ async fn a_dry_run_says_what_would_go_and_changes_nothing() {
 
 #[tokio::test(start_paused = true)]
 async fn an_envelope_that_cant_be_opened_blocks_and_is_named() {
-    let (world, objects) = world().await;
+    let (world, objects) = clocked_world().await;
     let put = world.put(&large()).await;
-    let key = keys(&objects, "blobs/").pop().unwrap();
+    let key = object_keys(&objects, "blobs/").pop().unwrap();
     orphans(&world.store).await;
     pass(2 * GRACE).await;
     for damage in [b"damage".to_vec(), vec![7; (1 << 20) + 1]] {
@@ -127,7 +104,7 @@ async fn an_envelope_that_cant_be_opened_blocks_and_is_named() {
         let error = gc(&world.store, GRACE).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Corrupt);
         assert!(error.to_string().contains(&put.digest.to_string()), "{error}");
-        assert_eq!(keys(&objects, "data/").len(), 3);
+        assert_eq!(object_keys(&objects, "data/").len(), 3);
     }
     objects.tamper(&key, Some(b"damage".as_slice().into()));
     world.store.delete(&put.digest).await.unwrap();
@@ -136,32 +113,32 @@ async fn an_envelope_that_cant_be_opened_blocks_and_is_named() {
 
 #[tokio::test(start_paused = true)]
 async fn an_object_among_the_envelopes_that_is_none_blocks_and_is_named() {
-    let (world, objects) = world().await;
+    let (world, objects) = clocked_world().await;
     orphans(&world.store).await;
     pass(2 * GRACE).await;
     objects.tamper("blobs/notes.txt", Some(b"remember the milk!!!".as_slice().into()));
     let error = gc(&world.store, GRACE).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Corrupt);
     assert!(error.to_string().contains("`blobs/notes.txt`"), "{error}");
-    assert_eq!(keys(&objects, "data/").len(), 1);
+    assert_eq!(object_keys(&objects, "data/").len(), 1);
 }
 
 /// Another node brought in a key that this one has not heard of.
 #[tokio::test(start_paused = true)]
 async fn an_envelope_under_a_newer_key_is_no_damage() {
-    let (world, objects) = world().await;
+    let (world, objects) = clocked_world().await;
     let (key, record) = replace_store_key(&world, bulla_envelope::record::StoreKeyState::Retiring).await;
     world.write(&key, record).await;
     let (newer, ..) = world.node(2).await;
     put(&newer, &large()).await;
     pass(2 * GRACE).await;
     assert_eq!(gc(&world.store, GRACE).await.unwrap().removed.objects, 0);
-    assert_eq!(keys(&objects, "data/").len(), 2);
+    assert_eq!(object_keys(&objects, "data/").len(), 2);
 }
 
 #[tokio::test(start_paused = true)]
 async fn foreign_objects_among_the_data_are_left_alone_and_reported() {
-    let (world, objects) = world().await;
+    let (world, objects) = clocked_world().await;
     orphans(&world.store).await;
     for key in ["data/readme", "data/7f/gaytemzugu3doobzmfrggzdfmy", "data/7f/x/y"] {
         objects.tamper(key, Some(b"123".as_slice().into()));
@@ -170,12 +147,12 @@ async fn foreign_objects_among_the_data_are_left_alone_and_reported() {
     let report = gc(&world.store, GRACE).await.unwrap();
     assert_eq!((report.removed.objects, report.foreign.objects, report.foreign.bytes), (1, 3, 9));
     assert!(report.foreign_names.contains(&"data/readme".to_owned()));
-    assert_eq!(keys(&objects, "data/").len(), 3);
+    assert_eq!(object_keys(&objects, "data/").len(), 3);
 }
 
 #[tokio::test(start_paused = true)]
 async fn expired_blobs_go_first_and_their_data_with_the_next_gc() {
-    let (world, objects) = world().await;
+    let (world, objects) = clocked_world().await;
     let brief = PutOptions { ttl: Some(Duration::from_secs(100)), ..PutOptions::default() };
     let put = world.store.put_bytes(large(), brief).await.unwrap();
     pass(Duration::from_secs(99)).await;
@@ -183,7 +160,7 @@ async fn expired_blobs_go_first_and_their_data_with_the_next_gc() {
     pass(2 * GRACE).await;
     let report = gc(&world.store, GRACE).await.unwrap();
     assert_eq!((report.expired, report.removed.objects), (1, 0));
-    assert_eq!(keys(&objects, "data/").len(), 2);
+    assert_eq!(object_keys(&objects, "data/").len(), 2);
     assert_eq!(world.store.list().try_collect::<Vec<_>>().await.unwrap(), []);
     assert_eq!(gc(&world.store, GRACE).await.unwrap().removed.objects, 2);
     assert_eq!(get(&world.store, &put.digest).await.unwrap_err().kind(), ErrorKind::NotFound);
@@ -191,7 +168,7 @@ async fn expired_blobs_go_first_and_their_data_with_the_next_gc() {
 
 #[tokio::test(start_paused = true)]
 async fn an_expired_blob_that_is_put_again_meanwhile_stays() {
-    let (world, _objects) = world().await;
+    let (world, _objects) = clocked_world().await;
     let (other, _, script) = world.node(2).await;
     let brief = PutOptions { ttl: Some(Duration::from_secs(1)), ..PutOptions::default() };
     let put = world.store.put_bytes(data(10), brief).await.unwrap();
@@ -209,7 +186,7 @@ async fn an_expired_blob_that_is_put_again_meanwhile_stays() {
 
 #[tokio::test(start_paused = true)]
 async fn an_expired_blobs_removal_with_a_lost_answer_counts() {
-    let (world, _objects) = world().await;
+    let (world, _objects) = clocked_world().await;
     let brief = PutOptions { ttl: Some(Duration::from_secs(1)), ..PutOptions::default() };
     world.store.put_bytes(data(10), brief).await.unwrap();
     pass(2 * GRACE).await;
@@ -220,14 +197,14 @@ async fn an_expired_blobs_removal_with_a_lost_answer_counts() {
 /// A create-if-absent that comes late would otherwise bring a deleted blob back.
 #[tokio::test(start_paused = true)]
 async fn tombstones_are_never_removed() {
-    let (world, objects) = world().await;
+    let (world, objects) = clocked_world().await;
     let put = world.put(&large()).await;
     world.store.delete(&put.digest).await.unwrap();
-    let tombstone = keys(&objects, "blobs/");
+    let tombstone = object_keys(&objects, "blobs/");
     pass(100 * GRACE).await;
     assert_eq!(gc(&world.store, GRACE).await.unwrap().removed.objects, 2);
     assert_eq!(gc(&world.store, Duration::ZERO).await.unwrap().envelopes, 0);
-    assert_eq!(keys(&objects, "blobs/"), tombstone);
+    assert_eq!(object_keys(&objects, "blobs/"), tombstone);
 }
 
 /// So many objects of nobody.
@@ -242,7 +219,7 @@ fn many_orphans(objects: &SimBucket, count: u64) {
 
 #[tokio::test(start_paused = true)]
 async fn before_each_batch_the_log_is_read_again_and_the_lease_is_live() {
-    let (world, objects) = world().await;
+    let (world, objects) = clocked_world().await;
     many_orphans(&objects, 600);
     pass(2 * GRACE).await;
     world.script.take_requests();
@@ -265,16 +242,16 @@ async fn before_each_batch_the_log_is_read_again_and_the_lease_is_live() {
         None
     });
     assert_eq!(gc(&world.store, GRACE).await.unwrap_err().kind(), ErrorKind::Revoked);
-    assert_eq!(keys(&objects, "data/").len(), 600 - 256, "what was sent off already, and no more");
+    assert_eq!(object_keys(&objects, "data/").len(), 600 - 256, "what was sent off already, and no more");
 }
 
 /// A listing of a folder may miss a file that is renamed over while it runs.
 #[tokio::test(start_paused = true)]
 async fn an_envelope_that_the_first_listing_missed_is_found_by_the_second() {
-    let (world, objects) = world().await;
+    let (world, objects) = clocked_world().await;
     let put = world.put(&large()).await;
     pass(2 * GRACE).await;
-    let key = keys(&objects, "blobs/").pop().unwrap();
+    let key = object_keys(&objects, "blobs/").pop().unwrap();
     let envelope = stored(&objects, &key);
     let (hidden, shown) = (objects.clone(), objects.clone());
     let (hidden_key, shown_key) = (key.clone(), key.clone());
@@ -296,7 +273,7 @@ async fn an_envelope_that_the_first_listing_missed_is_found_by_the_second() {
 async fn a_killed_gc_that_is_run_again_finishes() {
     let moments = [(Op::Put, "jobs/"), (Op::Create, "jobs/"), (Op::Get, "blobs/"), (Op::Delete, "data/")];
     for killed_at in moments {
-        let (world, objects) = world().await;
+        let (world, objects) = clocked_world().await;
         let put = world.put(&large()).await;
         orphans(&world.store).await;
         pass(2 * GRACE).await;
@@ -305,14 +282,14 @@ async fn a_killed_gc_that_is_run_again_finishes() {
         assert!(tokio::time::timeout(2 * WAIT, gc(&node, Duration::ZERO)).await.is_err(), "{killed_at:?}");
         drop((held, node));
         assert_eq!(gc(&world.store, GRACE).await.unwrap().removed.objects, 1, "{killed_at:?}");
-        assert_eq!(keys(&objects, "data/").len(), 2);
+        assert_eq!(object_keys(&objects, "data/").len(), 2);
         assert_eq!(get(&world.store, &put.digest).await.unwrap(), large());
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_outage_of_seconds_does_not_end_a_gc() {
-    let (world, _objects) = world().await;
+    let (world, _objects) = clocked_world().await;
     world.put(&large()).await;
     orphans(&world.store).await;
     pass(2 * GRACE).await;
@@ -324,20 +301,20 @@ async fn an_outage_of_seconds_does_not_end_a_gc() {
 
 #[tokio::test(start_paused = true)]
 async fn several_gcs_at_once_remove_the_same() {
-    let (world, objects) = world().await;
+    let (world, objects) = clocked_world().await;
     let put = world.put(&large()).await;
     orphans(&world.store).await;
     pass(2 * GRACE).await;
     let ((a, ..), (b, ..)) = (world.node(2).await, world.node(3).await);
     let done = tokio::join!(gc(&world.store, GRACE), gc(&a, Duration::ZERO), gc(&b, Duration::from_secs(9)));
     assert!(done.0.is_ok() && done.1.is_ok() && done.2.is_ok(), "{done:?}");
-    assert_eq!(keys(&objects, "data/").len(), 2);
+    assert_eq!(object_keys(&objects, "data/").len(), 2);
     assert_eq!(get(&world.store, &put.digest).await.unwrap(), large());
 }
 
 #[tokio::test(start_paused = true)]
 async fn progress_is_told() {
-    let (world, _objects) = world().await;
+    let (world, _objects) = clocked_world().await;
     world.put(&large()).await;
     orphans(&world.store).await;
     pass(2 * GRACE).await;

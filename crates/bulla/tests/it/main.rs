@@ -8,6 +8,7 @@ mod watch;
 
 mod attack;
 mod delete;
+mod direct;
 mod gc;
 mod get;
 mod lease;
@@ -18,3 +19,4 @@ mod rewrap;
 mod rotate;
 mod session;
 mod sim;
+mod verify;

@@ -368,21 +368,20 @@ async fn after_any_failed_write_of_a_job_it_is_read_again() {
 
 #[tokio::test(start_paused = true)]
 async fn a_blob_deleted_meanwhile_does_not_come_back() {
-    for lost in [false, true] {
-        let world = World::new().await;
-        let put = world.put(&data(10)).await;
-        let (other, ..) = world.node(2).await;
-        // Between the read and the conditional write, whose answer may be lost too.
-        let digest = put.digest.clone();
-        world.script.before(Op::Update, "blobs/", move || {
-            futures::executor::block_on(other.delete(&digest)).unwrap();
-            lost.then(broken_connection)
-        });
-        let done = rewrap(&world.store).await.unwrap();
-        assert!(world.script.is_done());
-        assert_eq!((done.rewrapped, done.count.envelopes), (0, 0));
-        assert_eq!(get(&world.store, &put.digest).await.unwrap_err().kind(), ErrorKind::NotFound);
-    }
+    let world = World::new().await;
+    let put = world.put(&data(10)).await;
+    let (other, ..) = world.node(2).await;
+    // Between the read and the conditional write.
+    let held = world.script.hold(Op::Update, "blobs/");
+    let delete = async {
+        pass(2 * R).await;
+        other.delete(&put.digest).await.unwrap();
+        drop(held);
+    };
+    let (done, ()) = tokio::join!(rewrap(&world.store), delete);
+    let done = done.unwrap();
+    assert_eq!((done.rewrapped, done.count.envelopes), (0, 0));
+    assert_eq!(get(&world.store, &put.digest).await.unwrap_err().kind(), ErrorKind::NotFound);
 }
 
 #[tokio::test(start_paused = true)]
@@ -402,11 +401,14 @@ async fn a_blob_replaced_meanwhile_is_the_newer_word() {
     let put = world.store.put_bytes(data(10), options).await.unwrap();
     let (other, ..) = world.node(2).await;
     // A put without an expiry replaces one with.
-    world.script.before(Op::Update, "blobs/", move || {
-        futures::executor::block_on(other.put_bytes(data(10), PutOptions::default())).unwrap();
-        None
-    });
-    let done = rewrap(&world.store).await.unwrap();
+    let held = world.script.hold(Op::Update, "blobs/");
+    let replace = async {
+        pass(2 * R).await;
+        other.put_bytes(data(10), PutOptions::default()).await.unwrap();
+        drop(held);
+    };
+    let (done, ()) = tokio::join!(rewrap(&world.store), replace);
+    let done = done.unwrap();
     assert_eq!(done.count.under(&done.to), 1);
     assert_eq!(world.store.stat(&put.digest).await.unwrap().expires, None);
     assert_eq!(kids(&world, &world.only("blobs").await).await, [done.to]);

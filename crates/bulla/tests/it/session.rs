@@ -727,3 +727,17 @@ async fn an_id_that_nobody_made_is_not_found() {
     let options = SessionOptions { owner: vec![0; 1025], ..SessionOptions::default() };
     assert_eq!(world.store.create_session(options).await.unwrap_err().kind(), ErrorKind::Invalid);
 }
+
+#[tokio::test(start_paused = true)]
+async fn verify_looks_at_what_sessions_name() {
+    let world = World::new().await;
+    let mut session = create(&world.store).await;
+    session.append_bytes(0, large()).await.unwrap();
+    let verify = || world.store.verify(bulla::VerifyOptions::default(), |_| {});
+    let report = verify().await.unwrap();
+    assert_eq!((report.uploads, report.damaged, report.unnamed.objects), (1, 0, 0));
+    world.remove(&world.keys("data").await[0]).await;
+    assert_eq!(verify().await.unwrap().damaged, 1);
+    world.write("uploads/stray", "x").await;
+    assert_eq!(verify().await.unwrap().damaged, 2);
+}

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bulla::kek::{Identity, KekProvider, Providers, Runtime};
 use bulla::{
-    Bucket, CreateOptions, Digest, Engine, Managed, OpenOptions, PutOptions, PutResult, RotateOptions,
+    Bucket, CreateOptions, Digest, Engine, Managed, Mode, OpenOptions, PutOptions, PutResult, RotateOptions,
     Rotation, Store, Trust,
 };
 use bulla_envelope::ids::StoreKeyId;
@@ -13,9 +13,12 @@ use bulla_envelope::record::{
     LogRecord, StoreKeyEntry, StoreKeyState, UnverifiedRecord, log_key, object_hash,
 };
 use bulla_envelope::secret::{Root, StoreKey};
+use bulla_testkit::bucket::SimBucket;
 use bulla_testkit::provider::{SimProvider, key_id};
-use bulla_testkit::runtime::SimRuntime;
+use bulla_testkit::runtime::{SeededRandom, SimRuntime};
 use bulla_testkit::scripted::{Op, ScriptedStore};
+use bulla_testkit::store::SimStore;
+use bulla_testkit::trace::Trace;
 use bytes::Bytes;
 use object_store::memory::InMemory;
 use object_store::path::Path;
@@ -38,16 +41,27 @@ pub(crate) struct World {
 impl World {
     /// A new store and the node that made it.
     pub(crate) async fn new() -> Self {
-        Self::over(Arc::new(InMemory::new())).await
+        Self::made(Arc::new(InMemory::new()), |_| {}).await
     }
 
     /// The same over a bucket of any kind.
     pub(crate) async fn over(raw: Arc<dyn ObjectStore>) -> Self {
+        Self::made(raw, |_| {}).await
+    }
+
+    /// The same, made in another way.
+    pub(crate) async fn with(change: impl FnOnce(&mut CreateOptions)) -> Self {
+        Self::made(Arc::new(InMemory::new()), change).await
+    }
+
+    async fn made(raw: Arc<dyn ObjectStore>, change: impl FnOnce(&mut CreateOptions)) -> Self {
         let runtime = SimRuntime::new(tokio::time::Instant::now(), 1);
         let script = ScriptedStore::new(raw.clone());
         let provider = SimProvider::new(&runtime, "k");
         let engine = engine(&runtime, &provider);
-        let store = engine.create(bucket(&script), create_options()).await.unwrap();
+        let mut options = create_options();
+        change(&mut options);
+        let store = engine.create(bucket(&script), options).await.unwrap();
         script.take_requests();
         Self { raw, script, provider, runtime, store }
     }
@@ -114,6 +128,26 @@ impl World {
     }
 }
 
+/// A world whose bucket has the virtual clock, and what is behind its connections.
+pub(crate) async fn clocked_world() -> (World, SimBucket) {
+    let start = tokio::time::Instant::now();
+    let objects = SimBucket::new(start, true);
+    let trace = Trace::new(start, false);
+    let line = SimRuntime::named("line", start, 99);
+    let random = Arc::new(SeededRandom::new(99));
+    let world = World::over(Arc::new(SimStore::new(&objects, &line, &random, &trace))).await;
+    (world, objects)
+}
+
+/// The keys of all objects that begin with `prefix`.
+pub(crate) fn object_keys(objects: &SimBucket, prefix: &str) -> Vec<String> {
+    objects.objects().into_iter().map(|(key, _)| key).filter(|key| key.starts_with(prefix)).collect()
+}
+
+pub(crate) fn stored(objects: &SimBucket, key: &str) -> Bytes {
+    objects.objects().into_iter().find(|(found, _)| found == key).unwrap().1
+}
+
 /// The log record that a rewrap begins with: a new active store key, the old one in `state`.
 pub(crate) async fn replace_store_key(world: &World, state: StoreKeyState) -> (String, Vec<u8>) {
     next_record(world, |record, root| {
@@ -175,6 +209,7 @@ pub(crate) fn bucket(script: &ScriptedStore) -> Bucket {
 
 pub(crate) fn create_options() -> CreateOptions {
     CreateOptions {
+        mode: Mode::Hierarchical,
         key: key_id("k"),
         identity: Identity::System,
         managed: Managed::Customer,

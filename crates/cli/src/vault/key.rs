@@ -219,6 +219,7 @@ fn set_attributes(ctx: &Context, args: SetAttributes) -> Result<()> {
         not_before: args.validity.not_before.map(|moment| moment.0),
         expires: args.validity.expires.map(|moment| moment.0),
         key_ops: args.ops,
+        ..Default::default()
     };
     print(ctx, &vault.set_attributes(&args.key.name, args.key.version.as_deref(), &changes)?)
 }

@@ -5,14 +5,14 @@ use std::fmt;
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use aws_lc_rs::encoding::{AsDer, Pkcs8V1Der, PublicKeyX509Der};
 use aws_lc_rs::rsa::{
-    KeySize, OAEP_SHA256_MGF1SHA256, OaepPrivateDecryptingKey, OaepPublicEncryptingKey, PrivateDecryptingKey,
-    PublicEncryptingKey,
+    KeySize, OAEP_SHA1_MGF1SHA1, OAEP_SHA256_MGF1SHA256, OaepAlgorithm, OaepPrivateDecryptingKey,
+    OaepPublicEncryptingKey, PrivateDecryptingKey, PublicEncryptingKey,
 };
 use zeroize::{Zeroize, Zeroizing};
 
 use super::rsa_public::SIZES;
 use super::{
-    AEAD_TAG_LEN, AeadError, AeadKey, Aes256Gcm, CryptoProvider, RsaError, RsaOaep, RsaPrivateKey,
+    AEAD_TAG_LEN, AeadError, AeadKey, Aes256Gcm, CryptoProvider, OaepHash, RsaError, RsaOaep, RsaPrivateKey,
     RsaPublicKey,
 };
 use crate::random::RandomSource;
@@ -66,19 +66,24 @@ struct Rsa;
 
 impl RsaOaep for Rsa {
     /// The seed of the padding is AWS-LC's own.
-    fn wrap(&self, key: &RsaPublicKey, secret: &[u8], _: &dyn RandomSource) -> Result<Vec<u8>, RsaError> {
+    fn encrypt(
+        &self,
+        hash: OaepHash,
+        key: &RsaPublicKey,
+        plaintext: &[u8],
+        _: &dyn RandomSource,
+    ) -> Result<Vec<u8>, RsaError> {
+        let algorithm = algorithm(hash);
         let key = PublicEncryptingKey::from_der(&key.to_spki_der()?).map_err(|_| RsaError::Key)?;
         let key = OaepPublicEncryptingKey::new(key).map_err(|_| RsaError::Key)?;
-        if secret.len() > key.max_plaintext_size(&OAEP_SHA256_MGF1SHA256) {
+        if plaintext.len() > key.max_plaintext_size(algorithm) {
             return Err(RsaError::TooLong);
         }
-        let mut wrapped = vec![0; key.ciphertext_size()];
-        let len = key
-            .encrypt(&OAEP_SHA256_MGF1SHA256, secret, &mut wrapped, None)
-            .map_err(|_| RsaError::Failed)?
-            .len();
-        wrapped.truncate(len);
-        Ok(wrapped)
+        let mut ciphertext = vec![0; key.ciphertext_size()];
+        let len =
+            key.encrypt(algorithm, plaintext, &mut ciphertext, None).map_err(|_| RsaError::Failed)?.len();
+        ciphertext.truncate(len);
+        Ok(ciphertext)
     }
 
     fn private_key(&self, pkcs8: &[u8]) -> Result<Box<dyn RsaPrivateKey>, RsaError> {
@@ -107,6 +112,13 @@ impl RsaOaep for Rsa {
     }
 }
 
+fn algorithm(hash: OaepHash) -> &'static OaepAlgorithm {
+    match hash {
+        OaepHash::Sha1 => &OAEP_SHA1_MGF1SHA1,
+        OaepHash::Sha256 => &OAEP_SHA256_MGF1SHA256,
+    }
+}
+
 struct PrivateKey {
     private: OaepPrivateDecryptingKey,
     public: RsaPublicKey,
@@ -118,11 +130,16 @@ impl RsaPrivateKey for PrivateKey {
     }
 
     /// AWS-LC blinds by itself.
-    fn unwrap(&self, wrapped: &[u8], _: &dyn RandomSource) -> Result<Zeroizing<Vec<u8>>, RsaError> {
+    fn decrypt(
+        &self,
+        hash: OaepHash,
+        ciphertext: &[u8],
+        _: &dyn RandomSource,
+    ) -> Result<Zeroizing<Vec<u8>>, RsaError> {
         let mut plaintext = Zeroizing::new(vec![0; self.private.min_output_size()]);
         let len = self
             .private
-            .decrypt(&OAEP_SHA256_MGF1SHA256, wrapped, &mut plaintext, None)
+            .decrypt(algorithm(hash), ciphertext, &mut plaintext, None)
             .map_err(|_| RsaError::Failed)?
             .len();
         plaintext.truncate(len);

@@ -6,10 +6,11 @@ use aes_gcm::aead::inout::InOutBuf;
 use aes_gcm::{AeadInOut, KeyInit};
 use rsa::pkcs8::{DecodePrivateKey, EncodePrivateKey};
 use rsa::sha2::Sha256;
+use sha1::Sha1;
 use zeroize::{Zeroize, Zeroizing};
 
 use super::{
-    AEAD_TAG_LEN, AeadError, AeadKey, Aes256Gcm, CryptoProvider, RsaError, RsaOaep, RsaPrivateKey,
+    AEAD_TAG_LEN, AeadError, AeadKey, Aes256Gcm, CryptoProvider, OaepHash, RsaError, RsaOaep, RsaPrivateKey,
     RsaPublicKey,
 };
 use crate::random::{RandCore, RandomSource};
@@ -58,14 +59,19 @@ impl AeadKey for Key {
 struct Rsa;
 
 impl RsaOaep for Rsa {
-    fn wrap(
+    fn encrypt(
         &self,
+        hash: OaepHash,
         key: &RsaPublicKey,
-        secret: &[u8],
+        plaintext: &[u8],
         random: &dyn RandomSource,
     ) -> Result<Vec<u8>, RsaError> {
-        let key = key.to_rust_crypto()?;
-        key.oaep_encrypt_with_rng::<Sha256, _>(&mut RandCore(random), secret).map_err(|error| match error {
+        let (key, mut random) = (key.to_rust_crypto()?, RandCore(random));
+        let encrypted = match hash {
+            OaepHash::Sha1 => key.oaep_encrypt_with_rng::<Sha1, _>(&mut random, plaintext),
+            OaepHash::Sha256 => key.oaep_encrypt_with_rng::<Sha256, _>(&mut random, plaintext),
+        };
+        encrypted.map_err(|error| match error {
             rsa::errors::Error::MessageTooLong => RsaError::TooLong,
             _ => RsaError::Failed,
         })
@@ -97,9 +103,18 @@ impl RsaPrivateKey for PrivateKey {
         &self.public
     }
 
-    fn unwrap(&self, wrapped: &[u8], random: &dyn RandomSource) -> Result<Zeroizing<Vec<u8>>, RsaError> {
+    fn decrypt(
+        &self,
+        hash: OaepHash,
+        ciphertext: &[u8],
+        random: &dyn RandomSource,
+    ) -> Result<Zeroizing<Vec<u8>>, RsaError> {
         // Without `getrandom` the method that takes no randomness does not blind: never that one.
-        let opened = self.private.oaep_decrypt_with_rng::<Sha256, _>(&mut RandCore(random), wrapped);
+        let mut random = RandCore(random);
+        let opened = match hash {
+            OaepHash::Sha1 => self.private.oaep_decrypt_with_rng::<Sha1, _>(&mut random, ciphertext),
+            OaepHash::Sha256 => self.private.oaep_decrypt_with_rng::<Sha256, _>(&mut random, ciphertext),
+        };
         opened.map(Zeroizing::new).map_err(|_| RsaError::Failed)
     }
 }

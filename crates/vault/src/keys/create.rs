@@ -1,5 +1,6 @@
 //! Making a key.
 
+use std::collections::BTreeMap;
 use std::time::SystemTime;
 
 use bulla_envelope::secret::Secret;
@@ -12,7 +13,7 @@ use crate::bundle::KeyBundle;
 use crate::error::VaultError;
 use crate::files;
 use crate::material::Place;
-use crate::stored::{self, FORMAT, KeyFile, OCT, RSA, StoredAttributes, StoredKey, StoredVersion};
+use crate::stored::{self, FORMAT, HSM, KeyFile, OCT, RSA, StoredAttributes, StoredKey, StoredVersion};
 use crate::vault::Vault;
 
 /// A key to be made.
@@ -30,13 +31,26 @@ pub struct CreateKey {
     pub expires: Option<SystemTime>,
     /// What it may be used for, by Key Vault's names.
     pub key_ops: Vec<String>,
+    /// Say `RSA-HSM` or `oct-HSM`, for clients that ask for such keys. Nothing else changes: there is no HSM.
+    pub hsm: bool,
+    /// What its owner notes.
+    pub tags: BTreeMap<String, String>,
 }
 
 impl CreateKey {
     /// An enabled key without end, for wrapping and unwrapping.
     pub fn new(name: impl Into<String>, kind: KeyKind) -> Self {
         let key_ops = vec!["wrapKey".into(), "unwrapKey".into()];
-        Self { name: name.into(), kind, enabled: true, not_before: None, expires: None, key_ops }
+        Self {
+            name: name.into(),
+            kind,
+            enabled: true,
+            not_before: None,
+            expires: None,
+            key_ops,
+            hsm: false,
+            tags: BTreeMap::new(),
+        }
     }
 }
 
@@ -47,6 +61,15 @@ impl Vault {
     /// `Invalid` for a name, size, operation or validity that can't be; `Conflict` if a deleted key has the name;
     /// `WrongPassphrase`, `PassphraseMissing`; `NotFound`, `Damaged` or `Io` if the vault can't be read or written.
     pub fn create_key(&self, options: &CreateKey) -> Result<KeyBundle, VaultError> {
+        self.new_version(options, || self.generate(&options.kind, options.key_ops.clone()))
+    }
+
+    /// Gives a key the version that `make` makes: `options` says everything but the key itself.
+    pub(super) fn new_version(
+        &self,
+        options: &CreateKey,
+        make: impl FnOnce() -> Result<(StoredKey, Zeroizing<Vec<u8>>), VaultError>,
+    ) -> Result<KeyBundle, VaultError> {
         self.key_id(&options.name, None)?;
         check_operations(&options.key_ops)?;
         let now = stored::seconds(self.now());
@@ -61,10 +84,14 @@ impl Vault {
 
         // A passphrase that is missing or wrong is told before the long wait, and no lock is held during it.
         self.check_passphrase()?;
-        let (key, private) = self.generate(&options.kind, options.key_ops.clone())?;
+        let (mut key, private) = make()?;
+        if options.hsm {
+            key.kty.push_str(HSM);
+        }
         let mut version = [0; 16];
         self.runtime.random().fill(&mut version);
-        let stored = StoredVersion { version: HEXLOWER.encode(&version), key, attributes };
+        let version = HEXLOWER.encode(&version);
+        let stored = StoredVersion { version, key, attributes, tags: options.tags.clone() };
 
         let _lock = self.lock()?;
         let vault = self.vault_file()?;
@@ -78,7 +105,7 @@ impl Vault {
             vault: self.id_bytes(),
             name: &file.name,
             version: &stored.version,
-            kty: &stored.key.kty,
+            kty: stored.key.base_kty(),
         };
         let sealed = self.with_material(&vault, |material| {
             Ok(material.seal(&place, &private, self.crypto, self.runtime.random()))

@@ -17,7 +17,7 @@ async fn uploaded(store: &Store) -> Session {
 
 #[tokio::test(start_paused = true)]
 async fn data_that_an_upload_session_names_stays() {
-    let (world, objects) = world().await;
+    let (world, objects) = clocked_world().await;
     orphans(&world.store).await;
     let session = uploaded(&world.store).await;
     pass(2 * GRACE).await;
@@ -29,13 +29,13 @@ async fn data_that_an_upload_session_names_stays() {
     session.commit(&digest(), None).await.unwrap();
     pass(2 * GRACE).await;
     gc(&world.store, GRACE).await.unwrap();
-    assert_eq!(keys(&objects, "data/").len(), 2);
+    assert_eq!(object_keys(&objects, "data/").len(), 2);
     assert_eq!(get(&world.store, &digest()).await.unwrap(), large());
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_idle_upload_session_goes_and_its_data_with_the_next_gc() {
-    let (world, objects) = world().await;
+    let (world, objects) = clocked_world().await;
     let session = uploaded(&world.store).await;
     let busy = world.store.create_session(SessionOptions::default()).await.unwrap();
     pass(Duration::from_secs(6 * 24 * 3600)).await;
@@ -46,17 +46,17 @@ async fn an_idle_upload_session_goes_and_its_data_with_the_next_gc() {
     assert_eq!((report.uploads, report.expired_uploads), (2, 0));
     let report = gc(&world.store, GRACE).await.unwrap();
     assert_eq!((report.uploads, report.expired_uploads, report.removed.objects), (1, 1, 2));
-    assert!(keys(&objects, "data/").is_empty());
+    assert!(object_keys(&objects, "data/").is_empty());
     assert_eq!(world.store.resume_session(session.id()).await.unwrap_err().kind(), ErrorKind::NotFound);
     assert_eq!(world.store.resume_session(busy.id()).await.unwrap().offset(), 2);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_session_whose_data_is_not_known_blocks_by_name() {
-    let (world, objects) = world().await;
+    let (world, objects) = clocked_world().await;
     orphans(&world.store).await;
     world.store.create_session(SessionOptions::default()).await.unwrap();
-    let key = keys(&objects, "uploads/").pop().unwrap();
+    let key = object_keys(&objects, "uploads/").pop().unwrap();
     pass(2 * GRACE).await;
     for key in ["uploads/abc", &key] {
         let before = objects.objects().into_iter().find(|(found, _)| found == key).map(|(_, bytes)| bytes);
@@ -64,7 +64,7 @@ async fn a_session_whose_data_is_not_known_blocks_by_name() {
         let error = gc(&world.store, GRACE).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Corrupt);
         assert!(error.to_string().contains(&format!("`{key}`")), "{error}");
-        assert_eq!(keys(&objects, "data/").len(), 1);
+        assert_eq!(object_keys(&objects, "data/").len(), 1);
         objects.tamper(key, before);
     }
     assert_eq!(gc(&world.store, GRACE).await.unwrap().removed.objects, 1);
@@ -73,7 +73,7 @@ async fn a_session_whose_data_is_not_known_blocks_by_name() {
 /// Sessions are looked at before envelopes: a commit between the two looks is seen in one of them.
 #[tokio::test(start_paused = true)]
 async fn a_session_that_is_committed_while_a_gc_looks_keeps_its_data() {
-    let (world, objects) = world().await;
+    let (world, objects) = clocked_world().await;
     let mut session = uploaded(&world.store).await;
     let (session_key, before) =
         objects.objects().into_iter().find(|(key, _)| key.starts_with("uploads/")).unwrap();
@@ -97,10 +97,10 @@ async fn a_session_that_is_committed_while_a_gc_looks_keeps_its_data() {
 /// A listing of a folder may miss a file that is renamed over while it runs.
 #[tokio::test(start_paused = true)]
 async fn a_session_that_the_first_listing_missed_is_found_by_the_second() {
-    let (world, objects) = world().await;
+    let (world, objects) = clocked_world().await;
     uploaded(&world.store).await;
     pass(2 * GRACE).await;
-    let key = keys(&objects, "uploads/").pop().unwrap();
+    let key = object_keys(&objects, "uploads/").pop().unwrap();
     let session = stored(&objects, &key);
     let (hidden, shown) = (objects.clone(), objects.clone());
     // The first listing is of those that are idle.
@@ -121,7 +121,7 @@ async fn a_session_that_the_first_listing_missed_is_found_by_the_second() {
 
 #[tokio::test(start_paused = true)]
 async fn an_append_that_ends_while_a_gc_waits_copies_its_data_and_stays() {
-    let (world, objects) = world().await;
+    let (world, objects) = clocked_world().await;
     let (other, ..) = world.node(2).await;
     let mut session = world.store.create_session(SessionOptions::default()).await.unwrap();
     let mut first = bytes::Bytes::from(large());
@@ -142,7 +142,7 @@ async fn an_append_that_ends_while_a_gc_waits_copies_its_data_and_stays() {
     assert_eq!(appended.unwrap(), large().len() as u64);
     // What was copied.
     assert_eq!(report.unwrap().removed.objects, 1);
-    assert_eq!(keys(&objects, "data/").len(), 2);
+    assert_eq!(object_keys(&objects, "data/").len(), 2);
     session.commit(&digest(), None).await.unwrap();
     gc(&other, Duration::ZERO).await.unwrap();
     assert_eq!(get(&other, &digest()).await.unwrap(), large());
@@ -152,7 +152,7 @@ async fn an_append_that_ends_while_a_gc_waits_copies_its_data_and_stays() {
 /// acknowledged.
 #[tokio::test(start_paused = true)]
 async fn a_session_that_the_gc_did_not_see_is_acknowledged_with_copied_data() {
-    let (world, objects) = world().await;
+    let (world, objects) = clocked_world().await;
     let (other, _, script) = world.node(2).await;
     let mut session = world.store.create_session(SessionOptions::default()).await.unwrap();
     let held = world.script.hold(Op::Update, "uploads/");
@@ -168,7 +168,7 @@ async fn a_session_that_the_gc_did_not_see_is_acknowledged_with_copied_data() {
     let (appended, report, ()) = tokio::join!(append, gc(&other, Duration::ZERO), late);
     assert_eq!(appended.unwrap(), large().len() as u64);
     assert_eq!(report.unwrap().removed.objects, 2);
-    assert_eq!(keys(&objects, "data/").len(), 2);
+    assert_eq!(object_keys(&objects, "data/").len(), 2);
     let mut session = other.resume_session(session.id()).await.unwrap();
     session.commit(&digest(), None).await.unwrap();
     assert_eq!(get(&other, &digest()).await.unwrap(), large());
@@ -178,7 +178,7 @@ async fn a_session_that_the_gc_did_not_see_is_acknowledged_with_copied_data() {
 /// it makes a blob without data.
 #[tokio::test(start_paused = true)]
 async fn a_session_whose_data_was_collected_is_never_committed() {
-    let (world, objects) = world().await;
+    let (world, objects) = clocked_world().await;
     let (other, ..) = world.node(2).await;
     let mut session = world.store.create_session(SessionOptions::default()).await.unwrap();
     let held = world.script.hold(Op::Update, "uploads/");
@@ -195,7 +195,7 @@ async fn a_session_whose_data_was_collected_is_never_committed() {
     {
         assert_eq!(session.commit(&digest(), None).await.unwrap_err().kind(), ErrorKind::Conflict);
     }
-    assert!(keys(&objects, "blobs/").is_empty());
+    assert!(object_keys(&objects, "blobs/").is_empty());
 }
 
 /// The only session's id.
@@ -207,7 +207,7 @@ async fn keys_id(store: &Store) -> Option<bulla::SessionId> {
 /// A session's writer was killed before it could look whether a gc had overtaken it: who goes on looks.
 #[tokio::test(start_paused = true)]
 async fn who_goes_on_with_a_session_that_the_gc_did_not_see_copies_its_data() {
-    let (world, objects) = world().await;
+    let (world, objects) = clocked_world().await;
     let (killed, _, killed_script) = world.node(2).await;
     let (other, _, script) = world.node(3).await;
     put(&killed, &data(100_000)).await;
@@ -236,5 +236,5 @@ async fn who_goes_on_with_a_session_that_the_gc_did_not_see_copies_its_data() {
     let digest = bulla::Digest::of(bulla::Algorithm::Sha256, &bytes);
     session.commit(&digest, None).await.unwrap();
     assert_eq!(get(&world.store, &digest).await.unwrap(), bytes);
-    assert_eq!(keys(&objects, "data/").len(), 1 + 2 + 1);
+    assert_eq!(object_keys(&objects, "data/").len(), 1 + 2 + 1);
 }

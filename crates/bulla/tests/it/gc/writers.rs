@@ -1,6 +1,6 @@
 //! Writers that a gc with a short grace overtakes, or nearly: nothing that they acknowledge is collected.
 
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use super::*;
 
@@ -18,7 +18,7 @@ fn digest() -> bulla::Digest {
 
 #[tokio::test(start_paused = true)]
 async fn a_put_that_commits_while_a_gc_waits_copies_its_data_and_stays() {
-    let (world, objects) = world().await;
+    let (world, objects) = clocked_world().await;
     let (other, ..) = world.node(2).await;
     let upload = uploaded(&world.store).await;
     let commit = async {
@@ -29,13 +29,13 @@ async fn a_put_that_commits_while_a_gc_waits_copies_its_data_and_stays() {
     assert!(put.unwrap().created);
     // One extent was sent before the gc began; the other, the rest, at the commit.
     assert_eq!(report.unwrap().removed.objects, 1);
-    assert_eq!(keys(&objects, "data/").len(), 2);
+    assert_eq!(object_keys(&objects, "data/").len(), 2);
     assert_eq!(get(&other, &digest()).await.unwrap(), large());
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_long_upload_that_goes_on_outruns_a_gc() {
-    let (world, objects) = world().await;
+    let (world, objects) = clocked_world().await;
     let (other, ..) = world.node(2).await;
     let bytes = data(30 << 20);
     let slowly = async {
@@ -53,25 +53,25 @@ async fn a_long_upload_that_goes_on_outruns_a_gc() {
     let (put, report) = tokio::join!(slowly, collect);
     assert!(report.unwrap().removed.objects >= 2);
     assert_eq!(get(&other, &put.unwrap().digest).await.unwrap(), bytes);
-    assert_eq!(keys(&objects, "data/").len(), 8);
+    assert_eq!(object_keys(&objects, "data/").len(), 8);
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_upload_that_stalls_through_a_gc_fails_and_leaves_nothing_visible() {
-    let (world, objects) = world().await;
+    let (world, objects) = clocked_world().await;
     let (other, ..) = world.node(2).await;
     let upload = uploaded(&world.store).await;
     assert_eq!(gc(&other, Duration::ZERO).await.unwrap().removed.objects, 1);
     let error = upload.commit().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Conflict);
     assert!(error.to_string().contains("put the blob again"), "{error}");
-    assert!(keys(&objects, "blobs/").is_empty() && keys(&objects, "data/").is_empty());
+    assert!(object_keys(&objects, "blobs/").is_empty() && object_keys(&objects, "data/").is_empty());
     assert!(world.put(&large()).await.created);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_put_that_began_after_the_gc_is_not_disturbed() {
-    let (world, _objects) = world().await;
+    let (world, _objects) = clocked_world().await;
     let (other, ..) = world.node(2).await;
     world.put(&data(100_000)).await;
     let puts = async {
@@ -88,7 +88,7 @@ async fn a_put_that_began_after_the_gc_is_not_disturbed() {
 /// Its view of the horizon is a moment older than the gc: its envelope is there before the gc looks.
 #[tokio::test(start_paused = true)]
 async fn a_writer_that_does_not_know_the_horizon_yet_is_waited_for() {
-    let (world, _objects) = world().await;
+    let (world, _objects) = clocked_world().await;
     let (other, _, script) = world.node(2).await;
     let upload = uploaded(&world.store).await;
     script.take_requests();
@@ -107,7 +107,7 @@ async fn a_writer_that_does_not_know_the_horizon_yet_is_waited_for() {
 
 #[tokio::test(start_paused = true)]
 async fn a_gc_with_the_usual_grace_waits_for_nobody_and_one_with_a_shorter_for_r() {
-    let (world, _objects) = world().await;
+    let (world, _objects) = clocked_world().await;
     for (grace, waits) in [(GRACE, false), (2 * GRACE, false), (GRACE - Duration::from_secs(1), true)] {
         let began = tokio::time::Instant::now();
         gc(&world.store, grace).await.unwrap();
@@ -119,7 +119,7 @@ async fn a_gc_with_the_usual_grace_waits_for_nobody_and_one_with_a_shorter_for_r
 /// The create is on its way for as long as a whole gc takes: the envelope must not stay, for its data is gone.
 #[tokio::test(start_paused = true)]
 async fn a_create_that_arrives_after_its_data_was_collected_is_withdrawn() {
-    let (world, objects) = world().await;
+    let (world, objects) = clocked_world().await;
     let (other, ..) = world.node(2).await;
     let held = world.script.hold(Op::Create, "blobs/");
     let collect = async {
@@ -132,14 +132,14 @@ async fn a_create_that_arrives_after_its_data_was_collected_is_withdrawn() {
     let (put, report) = tokio::join!(put, collect);
     assert_eq!(report.unwrap().removed.objects, 2);
     assert_eq!(put.unwrap_err().kind(), ErrorKind::Conflict);
-    assert_eq!(keys(&objects, "blobs/").len(), 1, "a tombstone");
+    assert_eq!(object_keys(&objects, "blobs/").len(), 1, "a tombstone");
     assert_eq!(get(&other, &digest()).await.unwrap_err().kind(), ErrorKind::NotFound);
 }
 
 /// As above, and it took the place of an envelope that others rely on.
 #[tokio::test(start_paused = true)]
 async fn what_a_withdrawn_envelope_replaced_is_put_back() {
-    let (world, _objects) = world().await;
+    let (world, _objects) = clocked_world().await;
     let (other, ..) = world.node(2).await;
     let ttl = PutOptions { ttl: Some(100 * GRACE), ..PutOptions::default() };
     assert!(other.put_bytes(large(), ttl).await.unwrap().created);
@@ -163,7 +163,7 @@ async fn what_a_withdrawn_envelope_replaced_is_put_back() {
 /// The envelope came after the gc had looked, and its data is still there: it is copied before the put is acknowledged.
 #[tokio::test(start_paused = true)]
 async fn an_envelope_that_the_gc_did_not_see_is_acknowledged_with_copied_data() {
-    let (world, objects) = world().await;
+    let (world, objects) = clocked_world().await;
     let (other, _, script) = world.node(2).await;
     let held = world.script.hold(Op::Create, "blobs/");
     // The gc is about to remove what it has found.
@@ -178,7 +178,7 @@ async fn an_envelope_that_the_gc_did_not_see_is_acknowledged_with_copied_data() 
     let (put, report, ()) = tokio::join!(put, gc(&other, Duration::ZERO), late);
     assert!(put.unwrap().created);
     assert_eq!(report.unwrap().removed.objects, 2);
-    assert_eq!(keys(&objects, "data/").len(), 2);
+    assert_eq!(object_keys(&objects, "data/").len(), 2);
     let (fresh, ..) = world.node(3).await;
     assert_eq!(get(&fresh, &digest()).await.unwrap(), large());
 }
@@ -187,7 +187,7 @@ async fn an_envelope_that_the_gc_did_not_see_is_acknowledged_with_copied_data() 
 /// names the data of before.
 #[tokio::test(start_paused = true)]
 async fn our_own_envelope_that_names_data_of_before_the_copy_is_replaced() {
-    let (world, objects) = world().await;
+    let (world, objects) = clocked_world().await;
     let (other, ..) = world.node(2).await;
     let upload = uploaded(&world.store).await;
     let first = Arc::new(Mutex::new(None));
@@ -221,7 +221,7 @@ async fn our_own_envelope_that_names_data_of_before_the_copy_is_replaced() {
 /// Its writer was killed before it could look. Another's put of the same blob must not rely on it.
 #[tokio::test(start_paused = true)]
 async fn an_envelope_that_the_gc_did_not_see_is_shared_with_nobody() {
-    let (world, _objects) = world().await;
+    let (world, _objects) = clocked_world().await;
     let (killed, _, killed_script) = world.node(2).await;
     let (other, _, script) = world.node(3).await;
     // From here on it knows the horizon.
@@ -252,18 +252,18 @@ async fn an_envelope_that_the_gc_did_not_see_is_shared_with_nobody() {
 /// What was there for long is shared, although it is older than any horizon.
 #[tokio::test(start_paused = true)]
 async fn an_envelope_that_every_gc_has_seen_is_shared() {
-    let (world, objects) = world().await;
+    let (world, objects) = clocked_world().await;
     world.put(&large()).await;
     pass(2 * GRACE).await;
     gc(&world.store, Duration::ZERO).await.unwrap();
     assert!(!world.put(&large()).await.created);
-    assert_eq!(keys(&objects, "data/").len(), 2);
+    assert_eq!(object_keys(&objects, "data/").len(), 2);
 }
 
 /// A process sleeps for a day after it has found out what to remove, and then goes on.
 #[tokio::test(start_paused = true)]
 async fn a_gc_that_sleeps_removes_nothing_that_was_put_meanwhile() {
-    let (world, objects) = world().await;
+    let (world, objects) = clocked_world().await;
     let (other, runtime, script) = world.node(2).await;
     orphans(&world.store).await;
     let upload = uploaded(&world.store).await;
@@ -279,28 +279,28 @@ async fn a_gc_that_sleeps_removes_nothing_that_was_put_meanwhile() {
     };
     let (report, digests) = tokio::join!(gc(&other, Duration::ZERO), later);
     assert_eq!(report.unwrap().removed.objects, 2);
-    assert_eq!(keys(&objects, "data/").len(), 3);
+    assert_eq!(object_keys(&objects, "data/").len(), 3);
     assert_eq!(get(&world.store, &digests[0]).await.unwrap(), large());
     assert_eq!(get(&world.store, &digests[1]).await.unwrap(), data(100_000));
 }
 
 #[tokio::test(start_paused = true)]
 async fn the_horizon_never_falls() {
-    let (world, objects) = world().await;
+    let (world, objects) = clocked_world().await;
     pass(2 * GRACE).await;
     gc(&world.store, Duration::ZERO).await.unwrap();
-    let before = keys(&objects, "jobs/");
+    let before = object_keys(&objects, "jobs/");
     let horizon = stored(&objects, &before[0]);
     assert_eq!(before.len(), 1);
     world.script.take_requests();
     gc(&world.store, GRACE).await.unwrap();
-    assert_eq!((keys(&objects, "jobs/"), stored(&objects, &before[0])), (before, horizon));
+    assert_eq!((object_keys(&objects, "jobs/"), stored(&objects, &before[0])), (before, horizon));
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_horizon_with_a_lost_answer_is_raised_once() {
     for answer in [already_exists, broken_connection] {
-        let (world, _objects) = world().await;
+        let (world, _objects) = clocked_world().await;
         world.script.after(Op::Create, "jobs/", move || Some(answer()));
         gc(&world.store, GRACE).await.unwrap();
         assert_eq!(world.count(Op::Create, "jobs/") + world.count(Op::Update, "jobs/"), 1);
@@ -310,10 +310,10 @@ async fn a_horizon_with_a_lost_answer_is_raised_once() {
 /// Fails closed: nobody can tell what is being collected.
 #[tokio::test(start_paused = true)]
 async fn a_damaged_horizon_stops_puts_and_gcs_and_is_named() {
-    let (world, objects) = world().await;
+    let (world, objects) = clocked_world().await;
     pass(2 * GRACE).await;
     gc(&world.store, GRACE).await.unwrap();
-    let key = keys(&objects, "jobs/").pop().unwrap();
+    let key = object_keys(&objects, "jobs/").pop().unwrap();
     objects.tamper(&key, Some(b"damage".as_slice().into()));
     let (fresh, ..) = world.node(2).await;
     let error = fresh.put_bytes(large(), PutOptions::default()).await.unwrap_err();
@@ -327,7 +327,7 @@ async fn a_damaged_horizon_stops_puts_and_gcs_and_is_named() {
 
 #[tokio::test(start_paused = true)]
 async fn any_number_of_puts_reads_the_horizon_once_per_half_bound() {
-    let (world, _objects) = world().await;
+    let (world, _objects) = clocked_world().await;
     for size in 0..20 {
         world.put(&data(100_000 + size)).await;
     }
