@@ -260,6 +260,8 @@ impl ExtentWriter {
         if !std::mem::take(&mut self.may_take_back) {
             return Ok(Vec::new());
         }
+        // It may have been collected, which is no damage.
+        self.renew_old_extents().await?;
         let Some(last) = self.extents.pop_if(|last| last.extent.len < SMALL_EXTENT) else {
             return Ok(Vec::new());
         };
@@ -428,8 +430,8 @@ impl StoreInner {
 
     /// Removes data objects that nobody names. Best effort: what stays is gc's.
     pub(crate) async fn drop_objects(&self, names: &[ExtentName]) {
-        let dropped = stream::iter(names).for_each_concurrent(CONCURRENCY, |name| async move {
-            if let Err(error) = self.bucket.delete_data(&extent_key(name)).await {
+        let dropped = stream::iter(names.to_vec()).for_each_concurrent(CONCURRENCY, |name| async move {
+            if let Err(error) = self.bucket.delete_data(&extent_key(&name)).await {
                 tracing::debug!(%error, "an unused data object stays until gc");
             }
         });

@@ -269,13 +269,22 @@ impl Session {
         count: usize,
         mut next: SessionRecord,
     ) -> Result<()> {
+        let before = self.saved.record.clone();
         loop {
             next.extents = stored(&writer.extents()[..count]);
             next.horizon = writer.horizon().0;
             self.save(next.clone(), writer.dek()?).await?;
             writer.named(count);
-            if !writer.outrun_gc().await? {
-                return Ok(());
+            match writer.outrun_gc().await {
+                Ok(false) => return Ok(()),
+                Ok(true) => {}
+                // What is new was collected, and what was acknowledged before was not: gc has seen the session name it.
+                // Once it is marked it stays so, as another node may have read that.
+                Err(error) if error.kind() == ErrorKind::Conflict && next.committing.is_none() => {
+                    self.save(before, writer.dek()?).await?;
+                    return Err(error);
+                }
+                Err(error) => return Err(error),
             }
         }
     }

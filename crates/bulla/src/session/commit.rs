@@ -7,7 +7,7 @@ use bulla_envelope::context::extent_context;
 use bulla_envelope::digest::{Algorithm, Digest, Hasher};
 use bulla_envelope::envelope::Extent;
 use bulla_envelope::secret::Dek;
-use bulla_envelope::session::SessionRecord;
+use bulla_envelope::session::{SessionRecord, StoredExtent};
 use bulla_kek::compute;
 use futures::{StreamExt, TryStreamExt, stream};
 
@@ -102,14 +102,14 @@ impl Session {
         let record = &self.saved.record;
         let context = extent_context(&inner.store_id, &record.blob);
         let mut hasher = Hasher::new(algorithm);
-        let mut pieces = stream::iter(&record.extents)
-            .map(|stored| {
-                let opener = Opener::new(inner.parts.crypto, dek.expose(), &context, &stored.extent.header);
+        let mut pieces = stream::iter(record.extents.clone())
+            .map(|StoredExtent { extent, .. }| {
+                let opener = Opener::new(inner.parts.crypto, dek.expose(), &context, &extent.header);
                 async move {
                     let opener = opener.map_err(|error| {
                         Error::corrupt("data of this upload does not authenticate").with_source(error)
                     })?;
-                    inner.read_extent(opener, &stored.extent).await
+                    inner.read_extent(opener, &extent).await
                 }
             })
             .buffered(READ_AHEAD);

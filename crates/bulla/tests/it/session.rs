@@ -741,3 +741,34 @@ async fn verify_looks_at_what_sessions_name() {
     world.write("uploads/stray", "x").await;
     assert_eq!(verify().await.unwrap().damaged, 2);
 }
+
+/// Requests of a server run on any thread.
+#[tokio::test(start_paused = true)]
+async fn everything_can_be_done_in_a_task() {
+    let world = World::new().await;
+    let store = world.store.clone();
+    let task = async move {
+        let options = SessionOptions { algorithm: Algorithm::Sha512, ..SessionOptions::default() };
+        let mut session = store.create_session(options).await?;
+        let pieces = stream::iter([Ok::<_, std::io::Error>(Bytes::from(large()))]);
+        session.append(0, pieces).await?;
+        session.append_bytes(session.offset(), "more").await?;
+        let mut session = store.resume_session(session.id()).await?;
+        let digest = sha256(&[large().as_slice(), b"more"].concat());
+        session.commit(&digest, None).await?;
+        store.create_session(SessionOptions::default()).await?.cancel().await?;
+        store.expire_sessions(std::time::SystemTime::now()).await?;
+        let sessions: Vec<_> = store.sessions().try_collect().await?;
+        let (meta, kind) = (store.meta(), bulla::MetaKind::new("tag", 2));
+        let names = ["example/app".to_owned(), "latest".to_owned()];
+        let path: Vec<&str> = names.iter().map(String::as_str).collect();
+        let version = meta.set(kind, &path, "payload").await?;
+        let _ = meta.create(kind, &path, "payload").await?;
+        let _ = meta.update(kind, &path, "payload", &version).await?;
+        meta.list(kind, &path[..1], None, 10).await?;
+        let (entries, _) = meta.entries(kind, &path[..1], None, 10).await?;
+        let _ = meta.remove(kind, &path, &entries[0].version).await?;
+        Ok::<_, bulla::Error>(sessions.len())
+    };
+    assert_eq!(tokio::spawn(task).await.unwrap().unwrap(), 0);
+}

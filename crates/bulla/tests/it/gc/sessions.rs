@@ -174,13 +174,14 @@ async fn a_session_that_the_gc_did_not_see_is_acknowledged_with_copied_data() {
     assert_eq!(get(&other, &digest()).await.unwrap(), large());
 }
 
-/// The write of the session was on its way for as long as a whole gc takes. The append is not acknowledged, and no commit of
-/// it makes a blob without data.
+/// The write of the session was on its way for as long as a whole gc takes. The append is not acknowledged, and what was
+/// acknowledged before is as it was.
 #[tokio::test(start_paused = true)]
-async fn a_session_whose_data_was_collected_is_never_committed() {
+async fn an_append_whose_data_was_collected_is_taken_back() {
     let (world, objects) = clocked_world().await;
     let (other, ..) = world.node(2).await;
     let mut session = world.store.create_session(SessionOptions::default()).await.unwrap();
+    session.append_bytes(0, data(2 << 20)).await.unwrap();
     let held = world.script.hold(Op::Update, "uploads/");
     let collect = async {
         pass(Duration::from_secs(1)).await;
@@ -188,20 +189,41 @@ async fn a_session_whose_data_was_collected_is_never_committed() {
         drop(held);
         report
     };
-    let (appended, report) = tokio::join!(session.append_bytes(0, large()), collect);
-    assert_eq!(report.unwrap().removed.objects, 2);
+    let offset = session.offset();
+    let (appended, report) = tokio::join!(session.append_bytes(offset, data(3 << 20)), collect);
+    assert_eq!(report.unwrap().removed.objects, 1);
     assert_eq!(appended.unwrap_err().kind(), ErrorKind::Conflict);
-    for mut session in [session, other.resume_session(keys_id(&other).await.as_ref().unwrap()).await.unwrap()]
-    {
+    let mut session = other.resume_session(session.id()).await.unwrap();
+    assert_eq!(session.offset(), 2 << 20);
+    session.append_bytes(2 << 20, data(100_000)).await.unwrap();
+    let bytes = [data(2 << 20), data(100_000)].concat();
+    let digest = bulla::Digest::of(bulla::Algorithm::Sha256, &bytes);
+    session.commit(&digest, None).await.unwrap();
+    gc(&other, Duration::ZERO).await.unwrap();
+    assert_eq!(object_keys(&objects, "data/").len(), 2);
+    assert_eq!(get(&world.store, &digest).await.unwrap(), bytes);
+}
+
+/// Nobody was there to take it back: no commit makes a blob without data.
+#[tokio::test(start_paused = true)]
+async fn a_session_whose_data_was_collected_is_never_committed() {
+    let (world, objects) = clocked_world().await;
+    let session = uploaded(&world.store).await;
+    let (key, bytes) = objects.objects().into_iter().find(|(key, _)| key.starts_with("uploads/")).unwrap();
+    // The gc has not seen it.
+    objects.tamper(&key, None);
+    pass(Duration::from_secs(1)).await;
+    assert_eq!(gc(&world.store, Duration::ZERO).await.unwrap().removed.objects, 2);
+    objects.tamper(&key, Some(bytes));
+    let mut session = world.store.resume_session(session.id()).await.unwrap();
+    for _ in 0..2 {
         assert_eq!(session.commit(&digest(), None).await.unwrap_err().kind(), ErrorKind::Conflict);
     }
     assert!(object_keys(&objects, "blobs/").is_empty());
-}
-
-/// The only session's id.
-async fn keys_id(store: &Store) -> Option<bulla::SessionId> {
-    let sessions: Vec<_> = store.sessions().try_collect().await.unwrap();
-    sessions.first().map(|entry| entry.id)
+    let mut session = world.store.resume_session(session.id()).await.unwrap();
+    let offset = session.offset();
+    assert_eq!(session.append_bytes(offset, data(10)).await.unwrap_err().kind(), ErrorKind::Conflict);
+    session.cancel().await.unwrap();
 }
 
 /// A session's writer was killed before it could look whether a gc had overtaken it: who goes on looks.
