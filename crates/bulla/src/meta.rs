@@ -61,7 +61,8 @@ pub struct MetaVersion {
 pub enum MetaWrite<T = MetaVersion> {
     /// Written, durably.
     Done(T),
-    /// Not written: this is there instead, or nothing is.
+    /// This is there instead, or nothing is. Where answers were lost, it may have been written and replaced meanwhile: who
+    /// adds to what is there looks whether it has.
     Changed(Option<MetaEntry>),
 }
 

@@ -255,10 +255,11 @@ impl Session {
         if error.kind() != ErrorKind::Corrupt {
             return result;
         }
-        match self.store.inner().read_session(self.id()).await {
-            Ok(None) => Err(gone(self.id())),
-            Ok(Some(found)) if found.record.revision != self.saved.record.revision => Err(moved()),
-            _ => result,
+        // Where that can't be read, damage is not certain.
+        match self.store.inner().read_session(self.id()).await? {
+            None => Err(gone(self.id())),
+            Some(found) if found.record.revision != self.saved.record.revision => Err(moved()),
+            Some(_) => result,
         }
     }
 

@@ -156,9 +156,9 @@ impl StoreInner {
                 Conditional::Done(version) => {
                     saved.record = next;
                     saved.version = version;
-                    saved.in_doubt = false;
-                    // Nothing is acknowledged without a live lease.
+                    // Nothing is acknowledged without a live lease; but from here on the session names its data.
                     self.gate.secrets(self).await?;
+                    saved.in_doubt = false;
                     return Ok(());
                 }
                 Conditional::Lost => {}

@@ -605,6 +605,26 @@ async fn an_append_under_way_stops_when_the_key_is_taken_away() {
     assert_eq!(world.keys("data").await.len(), 1);
 }
 
+/// The key is taken away after the session was written and before that is acknowledged: the session names the data now.
+#[tokio::test(start_paused = true)]
+async fn data_stays_where_the_lease_ended_between_write_and_acknowledgement() {
+    let world = World::new().await;
+    let mut session = create(&world.store).await;
+    let (provider, runtime) = (world.provider.clone(), world.runtime.clone());
+    world.script.after(Op::Update, "uploads/", move || {
+        provider.deny("k", DenyReason::Disabled);
+        runtime.suspend(R);
+        None
+    });
+    assert_eq!(session.append_bytes(0, large()).await.unwrap_err().kind(), ErrorKind::Revoked);
+    world.provider.allow("k");
+    pass(R).await;
+    let mut session = resume(&world.store, &session).await.unwrap();
+    assert_eq!(session.offset(), large().len() as u64);
+    session.commit(&sha256(&large()), None).await.unwrap();
+    assert_eq!(get(&world.store, &sha256(&large())).await.unwrap(), large());
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_expired_key_takes_nothing_new() {
     let world = World::new().await;

@@ -7,7 +7,7 @@
 //! - a session ends only by a commit or a cancel that somebody began;
 //! - an entry that was added to a meta object with an acknowledgement is there, and once.
 
-use bulla::{GcOptions, MetaKind, MetaWrite, Session, SessionId, SessionOptions};
+use bulla::{GcOptions, MetaKind, Session, SessionId, SessionOptions};
 
 use super::*;
 
@@ -281,18 +281,27 @@ async fn add_to_journal(store: &Store, facts: &Shared) {
         let added = async {
             let before = meta.get(JOURNAL, &path).await?;
             let mut entries = before.as_ref().map(|entry| entry.payload.to_vec()).unwrap_or_default();
+            // The last try may have been applied, and added to by others.
+            if numbers(&entries).contains(&mine) {
+                return Ok(true);
+            }
             entries.extend(mine.to_be_bytes());
-            match before {
+            let written = match before {
                 None => meta.create(JOURNAL, &path, entries).await,
                 Some(entry) => meta.update(JOURNAL, &path, entries, &entry.version).await,
-            }
+            };
+            written.map(|written| written.is_done())
         };
         match added.await {
-            Ok(MetaWrite::Done(_)) => return facts.lock().unwrap().added.push(mine),
-            Ok(MetaWrite::Changed(_)) => {}
+            Ok(true) => return facts.lock().unwrap().added.push(mine),
+            Ok(false) => {}
             Err(error) => return acceptable(&error),
         }
     }
+}
+
+fn numbers(entries: &[u8]) -> Vec<u64> {
+    entries.chunks_exact(8).map(|entry| u64::from_be_bytes(entry.try_into().unwrap())).collect()
 }
 
 async fn check_the_end(store: &Store, facts: &Shared) {
@@ -326,8 +335,7 @@ async fn check_the_end(store: &Store, facts: &Shared) {
     }
     let entries = store.meta().get(JOURNAL, &["all"]).await.unwrap();
     let entries = entries.map(|entry| entry.payload.to_vec()).unwrap_or_default();
-    let entries: Vec<u64> =
-        entries.chunks_exact(8).map(|entry| u64::from_be_bytes(entry.try_into().unwrap())).collect();
+    let entries = numbers(&entries);
     let mut once = entries.clone();
     once.sort_unstable();
     once.dedup();
