@@ -57,7 +57,7 @@ type Shared = Arc<Mutex<Facts>>;
 
 #[test]
 fn uploads_go_on_anywhere_and_keep_what_was_acknowledged() {
-    for_each_seed(800, scenario);
+    for_each_seed(300, scenario);
 }
 
 async fn scenario(sim: &Simulation) {
