@@ -38,6 +38,7 @@ mod engine;
 mod envelopes;
 mod error;
 mod events;
+mod extents;
 mod gate;
 mod gc;
 mod horizon;
@@ -46,12 +47,14 @@ mod list;
 mod log;
 #[cfg(feature = "locked-memory")]
 mod memory;
+mod meta;
 mod pace;
 mod preflight;
 pub mod range;
 mod rewrap;
 mod rotate;
 mod sealing;
+mod session;
 mod shred;
 mod status;
 mod store;
@@ -63,7 +66,8 @@ mod verify;
 pub use bulla_envelope::crypto::CryptoProvider;
 pub use bulla_envelope::derive::Anchor;
 pub use bulla_envelope::digest::{Algorithm, Digest};
-pub use bulla_envelope::ids::{StoreId, StoreKeyId};
+pub use bulla_envelope::ids::{SessionId, StoreId, StoreKeyId};
+pub use bulla_envelope::meta::MetaKind;
 pub use bulla_envelope::record::{Managed, Mode, StoreKeyState};
 /// The audit log's formats: entries, checkpoints, exports, the keys that sign and verify them.
 pub mod audit_format {
@@ -95,8 +99,10 @@ pub use self::list::BlobEntry;
 pub use self::log::RecordMark;
 #[cfg(feature = "locked-memory")]
 pub use self::memory::{HeldSecrets, held_secrets};
+pub use self::meta::{Meta, MetaEntry, MetaPage, MetaVersion, MetaWrite};
 pub use self::rewrap::Rewrap;
 pub use self::rotate::{RotateOptions, Rotation};
+pub use self::session::{Session, SessionEntry, SessionOptions};
 pub use self::shred::Shredded;
 pub use self::status::Status;
 pub use self::store::Store;

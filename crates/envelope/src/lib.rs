@@ -29,11 +29,13 @@ pub mod envelope;
 pub mod ids;
 pub mod job;
 pub mod keywrap;
+pub mod meta;
 pub mod names;
 pub mod object;
 pub mod random;
 pub mod record;
 pub mod secret;
+pub mod session;
 
 mod base32;
 mod cbor;

@@ -18,10 +18,12 @@ mod lease;
 mod log;
 #[cfg(feature = "locked-memory")]
 mod memory;
+mod meta;
 mod promise;
 mod put;
 mod rewrap;
 mod rotate;
+mod session;
 mod shred;
 mod sim;
 mod verify;
