@@ -157,7 +157,6 @@ async fn create(url: &StoreUrl, key: &Key, args: &Args, managed: Managed) -> Res
         key: key.id.clone(),
         identity: args.identity.clone(),
         managed,
-        mode: Mode::Hierarchical,
         revocation_bound: args.revocation_bound,
         allow_unprotected_key: args.allow_unprotected_key,
     };
