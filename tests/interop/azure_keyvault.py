@@ -345,8 +345,9 @@ def throttling():
     for _ in range(6):
         keys.get_key("busy")
     impatient = vault.keys(credential, retry_total=0)
+
     def burst():
-        for _ in range(20):
+        for _ in range(100):
             impatient.get_key("busy")
     error = refused(HttpResponseError, "Throttled", burst)
     assert error.status_code == 429 and error.response.headers["Retry-After"] == "1"

@@ -8,16 +8,24 @@ mod crash;
 mod errors;
 #[path = "cli/gc.rs"]
 mod gc;
+#[path = "cli/key_vault.rs"]
+mod key_vault;
 #[path = "cli/memory.rs"]
 mod memory;
 #[path = "cli/quickstart.rs"]
 mod quickstart;
 #[path = "cli/revoke.rs"]
 mod revoke;
+#[path = "cli/rewrap.rs"]
+mod rewrap;
 #[path = "cli/serve.rs"]
 mod serve;
 #[path = "cli/service.rs"]
 mod service;
+#[path = "../../crates/kek-pkcs11/tests/token.rs"]
+mod token;
+#[path = "cli/tokens.rs"]
+mod tokens;
 #[path = "cli/trust.rs"]
 mod trust;
 #[path = "cli/usage.rs"]

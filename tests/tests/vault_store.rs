@@ -158,7 +158,10 @@ async fn to_a_new_version_another_kind_of_key_and_another_identity() {
     // The new identity has no access yet: refused, with the command that gives it, and nothing is lost.
     let error = world.store.rotate(options.clone()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Revoked);
-    assert!(error.to_string().contains("set-policy DIR --identity registry"), "{error}");
+    assert!(
+        error.to_string().contains("--identity registry --key-permissions get wrapKey unwrapKey"),
+        "{error}"
+    );
     world.vault.set_policy(&other, &Permission::FOR_STORES).unwrap();
     assert!(world.store.rotate(options).await.unwrap().changed);
     world.vault.delete_policy(&Identity::System).unwrap();

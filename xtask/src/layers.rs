@@ -55,6 +55,19 @@ const LAYERS: &[Layer] = &[
         never_in_tree: &["object_store", "reqwest", "hyper"],
         never_in_source: &["object_store", "TcpStream", "UdpSocket"],
     },
+    Layer {
+        package: "bulla-kek-pkcs11",
+        below: &["bulla-envelope", "bulla-kek"],
+        never_in_tree: &["object_store", "reqwest", "hyper"],
+        never_in_source: &["object_store", "TcpStream", "UdpSocket", "std::env"],
+    },
+    // Talks to key vaults, and neither keeps nor stores anything.
+    Layer {
+        package: "bulla-kek-azure",
+        below: &["bulla-envelope", "bulla-kek"],
+        never_in_tree: &["object_store"],
+        never_in_source: &["object_store", "std::fs", "getrandom", "tokio"],
+    },
     // The vault on a network; knows nothing of stores.
     Layer {
         package: "bulla-vault-server",
@@ -69,6 +82,7 @@ const LAYERS: &[Layer] = &[
         never_in_tree: &[],
         never_in_source: &[
             "bulla_vault",
+            "bulla_kek_pkcs11",
             "tokio::time",
             "tokio::task",
             "tokio::spawn",
@@ -86,7 +100,15 @@ const LAYERS: &[Layer] = &[
     // Injects the providers and talks to stores through the engine.
     Layer {
         package: "bulla-cli",
-        below: &["bulla-envelope", "bulla-kek", "bulla-vault", "bulla-vault-server", "bulla"],
+        below: &[
+            "bulla-envelope",
+            "bulla-kek",
+            "bulla-vault",
+            "bulla-vault-server",
+            "bulla-kek-azure",
+            "bulla-kek-pkcs11",
+            "bulla",
+        ],
         never_in_tree: &[],
         never_in_source: &["object_store"],
     },

@@ -30,6 +30,7 @@ pub use object_store::UpdateVersion;
 pub use self::conditional::Conditional;
 pub use self::error::{BucketError, BucketErrorKind};
 pub use self::files::FileStore;
+pub(crate) use self::probe::PROBE;
 pub use self::url::StoreUrl;
 
 /// An object store and a prefix in it. Cheap to clone.
@@ -277,6 +278,20 @@ impl Bucket {
             }
         }
         done
+    }
+
+    /// When the object of this key, written at `modified`, could be seen, or later. In a folder that is not when it was
+    /// written.
+    ///
+    /// # Errors
+    /// [`BucketErrorKind::NotFound`] if it is gone; otherwise what the store says.
+    ///
+    /// # Cancel safety
+    /// Yes: reading changes nothing.
+    pub async fn placed(&self, key: &str, modified: SystemTime) -> Result<SystemTime, BucketError> {
+        let Some(files) = &self.files else { return Ok(modified) };
+        let placed = files.placed(&self.path(key)?).await;
+        placed.map_err(|error| BucketError::from_store("look up", key, error))
     }
 
     /// Copies an object to a name that nobody else uses, with the time of now.

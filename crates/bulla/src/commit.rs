@@ -19,7 +19,7 @@ use bulla_envelope::ids::{BlobId, RootId};
 use bulla_envelope::secret::Dek;
 use bytes::Bytes;
 
-use crate::bucket::{BucketError, Conditional, UpdateVersion};
+use crate::bucket::{BucketError, BucketErrorKind, Conditional, UpdateVersion};
 use crate::envelopes::{Found, OpenedBlob, age};
 use crate::error::{Error, ErrorKind, Result};
 use crate::extents::PlacedExtent;
@@ -319,7 +319,13 @@ impl StoreInner {
         let Some(times) = self.times_of(&extents).await? else { return Ok(false) };
         let Some(oldest) = times.into_iter().min() else { return Ok(true) };
         let quick = self.gate.revocation_bound().min(self.parts.gc_grace / 2);
-        let took = found.modified.duration_since(oldest).unwrap_or_default();
+        let key = self.blob_key(&*self.gate.secrets(self).await?, &found.record.digest);
+        let visible = match self.bucket.placed(&key, found.modified).await {
+            Ok(visible) => visible,
+            Err(error) if error.kind() == BucketErrorKind::NotFound => return Ok(false),
+            Err(error) => return Err(error.into()),
+        };
+        let took = visible.duration_since(oldest).unwrap_or_default();
         Ok(took <= quick || !self.horizon(Duration::ZERO).await?.is_after(oldest))
     }
 

@@ -9,8 +9,8 @@ use bulla_envelope::ids::{RootId, StoreId, StoreKeyId};
 use bulla_envelope::record::{
     KekEntry, KekState, LogRecord, Managed, Mode, RootEntry, RootState, StoreKeyEntry, StoreKeyState,
 };
-use bulla_envelope::secret::{RecordKey, Root, StoreKey};
-use bulla_kek::{Identity, KeyId, Now};
+use bulla_envelope::secret::{RecordKey, Root, Secret, StoreKey};
+use bulla_kek::{Identity, KeyDescription, KeyId, Now, WrapAlgorithm};
 use quick_cache::sync::Cache;
 
 use crate::bucket::Bucket;
@@ -76,23 +76,11 @@ impl Engine {
     pub async fn create(&self, bucket: Bucket, options: CreateOptions) -> Result<Store> {
         let parts = &self.parts;
         let random = parts.runtime.random();
-        if !BOUNDS.contains(&options.revocation_bound) {
-            return Err(Error::invalid("the revocation bound must be between 100 ms and 24 h"));
-        }
+        check_bound(&options)?;
         if log::exists(&bucket).await? {
             return Err(already_a_store());
         }
-        let requirements = Requirements {
-            protection: options.managed == Managed::Customer && !options.allow_unprotected_key,
-        };
-        let (description, algorithm) = preflight::describe(
-            &parts.providers,
-            &*parts.runtime,
-            &options.key,
-            &options.identity,
-            requirements,
-        )
-        .await?;
+        let (description, algorithm) = self.describe(&options).await?;
         self.probe(&bucket).await?;
         let root = Root::random(random);
         let key = &description.key;
@@ -110,6 +98,31 @@ impl Engine {
             }
             Append::Lost => Err(already_a_store()),
         }
+    }
+
+    /// Checks the options and the key as [`create`](Self::create) would, a wrap and its unwrap included, and makes nothing.
+    ///
+    /// # Errors
+    /// As `create`, without what is the object store's.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn check(&self, options: &CreateOptions) -> Result<()> {
+        let parts = &self.parts;
+        check_bound(options)?;
+        let (description, algorithm) = self.describe(options).await?;
+        let probe = Secret::random(parts.runtime.random());
+        let (key, identity) = (&description.key, &options.identity);
+        preflight::wrap_and_prove(&parts.providers, key, algorithm, identity, probe).await?;
+        Ok(())
+    }
+
+    async fn describe(&self, options: &CreateOptions) -> Result<(KeyDescription, WrapAlgorithm)> {
+        let requirements = Requirements {
+            protection: options.managed == Managed::Customer && !options.allow_unprotected_key,
+        };
+        let (providers, runtime) = (&self.parts.providers, &*self.parts.runtime);
+        preflight::describe(providers, runtime, &options.key, &options.identity, requirements).await
     }
 
     /// Opens a store.
@@ -218,6 +231,13 @@ impl Engine {
             written: now,
         }
     }
+}
+
+fn check_bound(options: &CreateOptions) -> Result<()> {
+    if BOUNDS.contains(&options.revocation_bound) {
+        return Ok(());
+    }
+    Err(Error::invalid("the revocation bound must be between 100 ms and 24 h"))
 }
 
 fn already_a_store() -> Error {

@@ -7,16 +7,18 @@
 
 mod keeper;
 mod renewal;
+mod report;
 mod transitions;
 mod versions;
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
-use bulla_kek::{DenyReason, KeyDescription, Lease, LeaseEnd, LeaseOptions, LeaseState, Next, Now};
+use bulla_kek::{KeyDescription, Lease, LeaseEnd, LeaseOptions, LeaseState, Next, Now};
 use tokio::sync::{Notify, OwnedMutexGuard, oneshot};
 
+use self::report::Failure;
 use self::transitions::Transitions;
 use self::versions::Versions;
 use crate::engine::Parts;
@@ -25,37 +27,12 @@ use crate::log::{RawRecord, RecordMark};
 use crate::store::StoreInner;
 use crate::unlock::Unlocked;
 
+pub use self::report::{KeyFailure, KeyReport};
 pub use self::transitions::KeyStateWatch;
 pub use self::versions::FollowedVersions;
 
 /// Whether the store's key can be used, and if not, why.
 pub type KeyState = LeaseState;
-
-/// The state of a store's key, with what an operator asks next.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct KeyReport {
-    /// Whether the key can be used, and if not, why.
-    pub state: KeyState,
-    /// Since when it has been in this state.
-    pub since: SystemTime,
-    /// The last attempt to renew the lease that failed, until one succeeds.
-    pub last_failure: Option<KeyFailure>,
-    /// When the provider is asked next if nothing happens; `None`: when the store is used.
-    pub next_probe: Option<SystemTime>,
-}
-
-/// An attempt to renew the lease that failed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct KeyFailure {
-    /// When.
-    pub at: SystemTime,
-    /// What the caller does next.
-    pub kind: ErrorKind,
-    /// What happened, in a sentence.
-    pub message: String,
-}
 
 pub(crate) struct Gate {
     state: Mutex<State>,
@@ -83,14 +60,6 @@ struct State {
     /// The last failed renewal, so that a crowd of requests does not repeat it.
     failure: Option<Failure>,
     closed: bool,
-}
-
-struct Failure {
-    at: Now,
-    kind: ErrorKind,
-    message: String,
-    denied: Option<DenyReason>,
-    retry_after: Option<Duration>,
 }
 
 impl Gate {
@@ -248,21 +217,6 @@ impl Gate {
         self.with(store, |state, now| state.lease.state(now))
     }
 
-    pub(crate) fn report(&self, store: &StoreInner) -> KeyReport {
-        // Lets a change that nobody noticed yet be one first.
-        let now_known = self.key_state(store);
-        self.with(store, |state, now| KeyReport {
-            state: now_known,
-            since: state.transitions.since(),
-            last_failure: state.failure.as_ref().map(|failure| KeyFailure {
-                at: failure.at.wall,
-                kind: failure.kind,
-                message: failure.message.clone(),
-            }),
-            next_probe: if state.closed { None } else { state.lease.next_probe(now) },
-        })
-    }
-
     pub(crate) fn watch(&self) -> KeyStateWatch {
         self.lock().transitions.watch()
     }
@@ -352,26 +306,6 @@ impl State {
         if self.keys.take().is_some() {
             store.cache.clear();
         }
-    }
-}
-
-impl Failure {
-    fn new(at: Now, error: &Error) -> Self {
-        Self {
-            at,
-            kind: error.kind(),
-            message: error.to_string(),
-            denied: error.denied(),
-            retry_after: error.retry_after(),
-        }
-    }
-
-    fn to_error(&self) -> Error {
-        match self.denied {
-            Some(reason) => Error::revoked(reason, self.message.clone()),
-            None => Error::new(self.kind, self.message.clone()),
-        }
-        .with_retry_after(self.retry_after)
     }
 }
 

@@ -16,16 +16,21 @@ mod collect;
 mod mark;
 
 use std::ops::AddAssign;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use bulla_envelope::digest::Digest;
+use bulla_envelope::job::JOBS;
+use futures::TryStreamExt;
 
-use crate::bucket::Conditional;
+use crate::bucket::{Conditional, PROBE};
 use crate::commit::contended;
 use crate::envelopes::Found;
 use crate::error::{Error, ErrorKind, Result};
 use crate::horizon::{Horizon, unix_ms};
+use crate::shred::Shredded;
 use crate::store::{Store, StoreInner};
+use crate::sweep::{SweepEvent, SweepOptions};
 
 pub(crate) use self::collect::DATA;
 pub(crate) use self::mark::{BLOBS, Named};
@@ -38,6 +43,10 @@ const IN_FLIGHT: Duration = Duration::from_secs(60);
 
 /// An upload session that nobody went on with for this long is given up.
 const IDLE: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+/// What an object that shows the bucket's time is called, before its random part.
+const CLOCK: &str = "jobs/clock-";
+/// Whatever process made a small object for a moment has ended by then.
+const LEFTOVER: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// What a gc removes.
 #[derive(Clone, Copy, Debug, Default)]
@@ -82,6 +91,8 @@ pub struct GcReport {
     pub foreign: Tally,
     /// The names of the first of them.
     pub foreign_names: Vec<String>,
+    /// Wraps of keys that were destroyed. A dry run does not look for them.
+    pub shredded: Shredded,
 }
 
 /// How far a gc is.
@@ -99,12 +110,14 @@ pub enum GcProgress {
         /// Removed.
         removed: Tally,
     },
+    /// A retired store key is due: it has opened so many envelopes again.
+    Shredding(u64),
 }
 
 impl Store {
-    /// Removes what nobody needs any more: data that no blob and no upload session names, blobs past their time, and upload
-    /// sessions that nobody went on with for seven days. Reads and writes go on throughout; several may run at once.
-    /// `progress` is called often.
+    /// Removes what nobody needs any more: data that no blob and no upload session names, blobs past their time, upload
+    /// sessions that nobody went on with for seven days, and the wraps of retired keys. Reads and writes go on throughout;
+    /// several may run at once. `progress` is called often. (FORMAT-P13)
     ///
     /// # Errors
     /// `Corrupt` where an envelope or session can't be opened: what it names is unknown, so no data is removed until it is
@@ -150,14 +163,26 @@ impl StoreInner {
             report.expired += u64::from(options.dry_run || self.remove_expired(digest, began).await?);
         }
         self.collect(&mark, before, options.dry_run, &mut report, progress).await?;
-        // Last, for it looks at every envelope again: retired store keys and old log records go here.
+        if !options.dry_run {
+            self.remove_leftovers(began).await?;
+            // Last, for it may look at every envelope again.
+            let progress = Mutex::new(progress);
+            let tell = |event| {
+                if let SweepEvent::Progress(at) = event {
+                    (progress.lock().unwrap_or_else(PoisonError::into_inner))(GcProgress::Shredding(
+                        at.envelopes,
+                    ));
+                }
+            };
+            report.shredded = self.shred(grace, &SweepOptions::default(), &tell).await?;
+        }
         Ok(report)
     }
 
     /// What the bucket's clock says: when an object that is written now was written.
     async fn bucket_time(&self) -> Result<SystemTime> {
         self.gate.secrets(self).await?;
-        let key = format!("jobs/clock-{:032x}", u128::from_be_bytes(self.nonce()));
+        let key = format!("{CLOCK}{:032x}", u128::from_be_bytes(self.nonce()));
         self.bucket.put_new(&key, "now".into()).await?;
         let entry = self.bucket.head(&key).await;
         if let Err(error) = self.bucket.delete_data(&key).await {
@@ -165,6 +190,19 @@ impl StoreInner {
         }
         let vanished = || Error::new(ErrorKind::Unavailable, "the object store lost what was just written");
         Ok(entry?.ok_or_else(vanished)?.last_modified)
+    }
+
+    /// Objects of a few bytes that killed processes left behind: of clocks, and of the probe that opening a store is.
+    async fn remove_leftovers(&self, began: SystemTime) -> Result<()> {
+        let mut listing = self.bucket.list(JOBS);
+        while let Some(entry) = listing.try_next().await? {
+            let is_leftover = entry.key.starts_with(CLOCK) || entry.key.starts_with(PROBE);
+            let age = began.duration_since(entry.last_modified).unwrap_or_default();
+            if is_leftover && age > LEFTOVER {
+                self.patiently(|| async { Ok(self.bucket.delete_data(&entry.key).await?) }).await?;
+            }
+        }
+        Ok(())
     }
 
     /// After R every writer acknowledges with the new horizon in view, and what others sent before has arrived.

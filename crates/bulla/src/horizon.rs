@@ -20,7 +20,7 @@ use bulla_envelope::MAX_OBJECT_LEN;
 use bulla_envelope::cobblestone::sealed_len;
 use bulla_envelope::envelope::{EnvelopeHeader, Extent};
 use bulla_envelope::ids::ExtentName;
-use bulla_envelope::job::{self, JOB_KIND, Job};
+use bulla_envelope::job::{self, Job};
 use bulla_envelope::names::extent_key;
 use bulla_kek::Now;
 use bytes::Bytes;
@@ -117,7 +117,7 @@ impl StoreInner {
 
     async fn read_horizon(&self) -> Result<Option<(Horizon, UpdateVersion)>> {
         let keys = self.gate.secrets(self).await?;
-        let key = keys.root.name_key(JOB_KIND).job_key(NAME);
+        let key = keys.job_names.job_key(NAME);
         let object = match self.bucket.get(&key, MAX_OBJECT_LEN).await? {
             Some(object) if !object.is_tombstone() => object,
             _ => return Ok(None),
@@ -129,7 +129,7 @@ impl StoreInner {
                 "`{key}`, which says what gc removes, is damaged; remove it while no gc runs, and do it again"
             ))
         };
-        match Job::open(self.parts.crypto, &keys.root.meta_key(), header, NAME, &object.bytes) {
+        match Job::open(self.parts.crypto, &keys.meta_key, header, NAME, &object.bytes) {
             Ok(Job::Horizon(horizon)) => Ok(Some((Horizon(horizon.before), object.version))),
             Ok(_) => Err(damaged()),
             Err(error) => Err(damaged().with_source(error)),
@@ -169,7 +169,7 @@ impl StoreInner {
     /// Somebody may have emptied the object instead of removing it.
     async fn tombstone_of_horizon(&self) -> Result<Option<UpdateVersion>> {
         let keys = self.gate.secrets(self).await?;
-        let found = self.bucket.head(&keys.root.name_key(JOB_KIND).job_key(NAME)).await?;
+        let found = self.bucket.head(&keys.job_names.job_key(NAME)).await?;
         Ok(found.filter(crate::bucket::Entry::is_tombstone).map(|entry| entry.version))
     }
 
@@ -179,11 +179,10 @@ impl StoreInner {
         let mut salt = [0; 24];
         self.parts.runtime.random().fill(&mut salt);
         let job = Job::Horizon(job::Horizon { before: to.0 });
-        let object =
-            job.seal(self.parts.crypto, &keys.root.meta_key(), header, NAME, salt).map_err(|error| {
-                Error::invalid("the bucket's clock is beyond the calendar").with_source(error)
-            })?;
-        Ok((keys.root.name_key(JOB_KIND).job_key(NAME), object.into()))
+        let object = job.seal(self.parts.crypto, &keys.meta_key, header, NAME, salt).map_err(|error| {
+            Error::invalid("the bucket's clock is beyond the calendar").with_source(error)
+        })?;
+        Ok((keys.job_names.job_key(NAME), object.into()))
     }
 
     /// Looks at every extent, and copies those that the horizon has passed to new names. What they were copied from is

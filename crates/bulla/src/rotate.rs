@@ -229,7 +229,7 @@ impl StoreInner {
 }
 
 /// The KEK versions that hold the root.
-fn holders(record: &LogRecord) -> Vec<KeyId> {
+pub(crate) fn holders(record: &LogRecord) -> Vec<KeyId> {
     let active = record.roots.iter().filter(|root| root.state == RootState::Active);
     active.flat_map(|root| root.groups.iter().flatten()).filter_map(|wrap| wrap.kid.parse().ok()).collect()
 }

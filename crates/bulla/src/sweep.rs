@@ -186,9 +186,23 @@ impl<'a> Work<'a> {
             match self.claim(name).await? {
                 Next::Row { row, from } => self.sweep_row(name, row, from).await?,
                 Next::Wait(wait) => self.store.parts.runtime.sleep(wait).await,
-                Next::Done => return Ok(()),
+                Next::Done => return self.sweep_sessions().await,
             }
         }
+    }
+
+    /// The same without telling anybody: for the little that is left now and then.
+    ///
+    /// # Errors
+    /// As [`sweep`](Self::sweep).
+    pub(crate) async fn sweep_alone(&self) -> Result<()> {
+        let prefixes = (0..PREFIXES).filter_map(|prefix| u8::try_from(prefix).ok());
+        let mut prefixes =
+            stream::iter(prefixes).map(|prefix| self.sweep_prefix(prefix)).buffer_unordered(WIDTH);
+        while prefixes.try_next().await?.is_some() {
+            self.note_prefix();
+        }
+        self.sweep_sessions().await
     }
 
     /// The next row that nobody is at.
@@ -322,7 +336,7 @@ impl<'a> Work<'a> {
     }
 
     /// Does for upload sessions what a sweep does for envelopes. There are few of them, so every node looks at them all.
-    pub(crate) async fn sweep_sessions(&self) -> Result<()> {
+    async fn sweep_sessions(&self) -> Result<()> {
         let sessions = stream::iter(self.session_keys().await?).map(|key| async move {
             self.pace.turn(&*self.store.parts.runtime).await;
             let outcome = self.store.patiently(|| self.store.rewrap_session(&key)).await?;
@@ -362,7 +376,7 @@ impl<'a> Work<'a> {
         self.failed.fetch_add(u64::from(failed), Ordering::Relaxed);
     }
 
-    /// One more prefix was counted.
+    /// One more prefix is done.
     pub(crate) fn note_prefix(&self) {
         self.done.fetch_add(1, Ordering::Relaxed);
         self.progress();

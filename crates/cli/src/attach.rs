@@ -1,12 +1,10 @@
 //! `bulla attach`: makes a store known to this machine that another one made.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use bulla::bucket::BucketErrorKind;
 use bulla::{Anchor, OpenOptions, StoreUrl, Trust};
 use bulla_kek::Providers;
-use bulla_vault::VaultProvider;
 
 use crate::context::Context;
 use crate::exit::{Failure, Result};
@@ -21,6 +19,8 @@ use crate::{init, open, vaults};
 #[command(after_help = "\
 Examples:
   bulla attach s3://bucket/prefix --kek vault+file:///srv/vault/keys/registry --anchor bulla-anchor-v1:…
+  bulla attach ./store --kek https://contoso.vault.azure.net/keys/registry --anchor bulla-anchor-v1:…
+  bulla attach ./store --kek 'pkcs11:token=HSM;object=registry' --anchor bulla-anchor-v1:…
   bulla attach ./store --kek vault+file:///srv/vault/keys/registry --trust-on-first-use")]
 #[group(skip)]
 pub(crate) struct Args {
@@ -45,8 +45,7 @@ pub(crate) async fn run(ctx: &Context, args: Args) -> Result<()> {
     let (providers, vaults) = match &args.kek {
         Some(text) => {
             let key = vaults::key(ctx, text).await?;
-            let providers = Providers::new().with(Arc::new(VaultProvider::new(key.vault.clone())));
-            (providers, BTreeMap::from([(key.vault.id().to_owned(), key.place)]))
+            (key.providers(), key.vaults())
         }
         None => match &before {
             Some(known) => (vaults::providers(ctx, known).await?, known.vaults.clone()),

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
+use bulla_kek::KekProvider;
 use bulla_vault::Vault;
 
 use crate::config::Config;
@@ -28,6 +29,10 @@ pub(crate) struct Context {
     pub(crate) quiet: bool,
     /// Vaults opened so far, so that a passphrase is asked for once.
     pub(crate) vaults: Mutex<BTreeMap<PathBuf, Vault>>,
+    /// The provider for Key Vault and Managed HSM: one, with its connections, tokens and proofs.
+    pub(crate) key_vault: OnceLock<Arc<dyn KekProvider>>,
+    /// The providers of tokens used so far, by label, so that a PIN is asked for once.
+    pub(crate) tokens: Mutex<BTreeMap<String, Arc<dyn KekProvider>>>,
 }
 
 impl Context {
@@ -42,6 +47,8 @@ impl Context {
             verbose,
             quiet: json,
             vaults: Mutex::default(),
+            key_vault: OnceLock::new(),
+            tokens: Mutex::default(),
         })
     }
 

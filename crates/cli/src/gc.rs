@@ -12,11 +12,12 @@ use crate::{open, output};
 
 /// Remove data that no blob needs any more, and blobs past their time
 ///
+/// Store keys that a rewrap retired, and what old log records hold of earlier keys, are destroyed after the grace too.
 /// Deleted blobs, interrupted puts and replaced blobs leave data behind; so do blobs past their time, whose data goes with
-/// the gc after the one that removes them, and uploads to a registry that nobody went on with for seven days. Reads and
-/// writes go on. Data that was written within the grace stays. Uploads may
-/// take half of 24 h; with a shorter grace, gc waits until every writer has heard of it, and those that upload just now copy
-/// their data. Run it again if it was interrupted.
+/// the gc after the one that removes them, and of uploads to a registry that nobody went on with for seven days. Reads and
+/// writes go on. Data that was written within the grace stays, and keys that were retired within it. Writers count on 24 h; with a shorter grace, gc waits until every one has heard of it (the
+/// revocation bound, and a minute for requests to object stores), and those that upload just now copy their data. Run it
+/// again if it was interrupted.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -56,6 +57,7 @@ fn said(at: GcProgress) -> String {
         GcProgress::Collecting { seen, removed } => {
             format!("looking at data: {} objects, {} of them removed", seen.objects, removed.objects)
         }
+        GcProgress::Shredding(blobs) => format!("looking at blobs again, for retired keys: {blobs}"),
         _ => String::new(),
     }
 }
@@ -75,6 +77,11 @@ fn print(ctx: &Context, args: &Args, report: &GcReport) -> Result<()> {
             "removed": tally(report.removed),
             "tooYoung": tally(report.too_young),
             "foreign": foreign,
+            "shredded": {
+                "storeKeys": report.shredded.store_keys,
+                "logRecords": report.shredded.records,
+                "alteredLogRecords": report.shredded.altered,
+            },
         }))?;
         return Ok(());
     }
@@ -105,6 +112,14 @@ fn print(ctx: &Context, args: &Args, report: &GcReport) -> Result<()> {
     if report.foreign.objects > 0 {
         let names = report.foreign_names.join(", ");
         fields.push(("not ours", format!("{}, left alone: {names}", shown(report.foreign))));
+    }
+    let shredded = &report.shredded;
+    if !shredded.store_keys.is_empty() || shredded.records > 0 {
+        let keys = shredded.store_keys.len();
+        fields.push(("shredded", format!("{keys} store keys, {} log records", shredded.records)));
+    }
+    if !shredded.altered.is_empty() {
+        fields.push(("altered", format!("log records {:?}: see `bulla verify`", shredded.altered)));
     }
     ctx.out.fields(&fields)?;
     Ok(())

@@ -1,13 +1,10 @@
 //! `bulla init`: makes a store and remembers its anchor.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
-use bulla::{CreateOptions, ErrorKind, Managed, OpenOptions, Status, Store, StoreUrl, Trust};
-use bulla_kek::{Identity, Providers};
-use bulla_vault::VaultProvider;
+use bulla::{CreateOptions, ErrorKind, Managed, Mode, OpenOptions, Status, Store, StoreUrl, Trust};
+use bulla_kek::Identity;
 use serde_json::{Value, json};
 
 use crate::context::Context;
@@ -26,8 +23,11 @@ use crate::{open, service};
 Examples:
   bulla init ./store
   bulla init ./store --kek vault+file:///srv/vault/keys/registry --identity registry
+  bulla init ./store --kek https://contoso.vault.azure.net/keys/registry --identity CLIENT_ID
+  bulla init ./store --kek 'pkcs11:token=HSM;object=registry'
   bulla init s3://bucket/prefix --kek vault+file:///srv/vault/keys/registry --revocation-bound 30s
   bulla init ./store --encryption encryption.json
+  bulla init ./store --kek vault+file:///srv/vault/keys/registry --mode direct
   bulla init ./store --json | jq -r .anchor")]
 pub(crate) struct Args {
     /// A folder or a URL, or BULLA_STORE
@@ -37,13 +37,18 @@ pub(crate) struct Args {
     /// that keep the store open, and by `bulla rotate`
     #[arg(long, value_name = "KEY_ID")]
     pub(crate) kek: Option<String>,
-    /// As whom the key is used: `system`, or the id of an identity that its vault knows
+    /// As whom the key is used: `system`, or the id of an identity that its vault knows (for Key Vault a managed
+    /// identity's client id)
     #[arg(long, value_name = "ID", default_value = "system")]
     pub(crate) identity: Identity,
+    /// What wraps data keys: a store key, so that rotating the key is one small write at any size of the store; or directly
+    /// the key itself, which then sees every blob and wraps every data key again when it is rotated
+    #[arg(long, value_name = "MODE", default_value = "hierarchical")]
+    pub(crate) mode: WrappingMode,
     /// Revocation takes effect within this time
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = humantime::parse_duration)]
     pub(crate) revocation_bound: Duration,
-    /// Accept a vault without purge protection
+    /// Accept a vault without purge protection, or a key that can be destroyed on its token
     #[arg(long)]
     pub(crate) allow_unprotected_key: bool,
     /// Key and identity from a file: the `encryption` block of a registry's ARM template
@@ -52,6 +57,23 @@ pub(crate) struct Args {
     /// Where a service-managed key is to be (default for folders: beside the configuration)
     #[arg(long, value_name = "DIR", conflicts_with = "kek")]
     pub(crate) service_vault: Option<PathBuf>,
+}
+
+/// [`Mode`], as it is typed.
+#[derive(Clone, Copy, Debug, Default, clap::ValueEnum)]
+pub(crate) enum WrappingMode {
+    #[default]
+    Hierarchical,
+    Direct,
+}
+
+impl From<WrappingMode> for Mode {
+    fn from(mode: WrappingMode) -> Self {
+        match mode {
+            WrappingMode::Hierarchical => Self::Hierarchical,
+            WrappingMode::Direct => Self::Direct,
+        }
+    }
 }
 
 pub(crate) async fn run(ctx: &Context, mut args: Args) -> Result<()> {
@@ -103,10 +125,11 @@ async fn service_managed(ctx: &Context, url: &StoreUrl, args: &Args) -> Result<V
             Ok(store) => store,
             Err(ErrorKind::NotFound | ErrorKind::Invalid | ErrorKind::Corrupt) => return Err(failure),
             Err(_) => {
-                let dir = made.keep().place.dir.display().to_string();
+                made.keep();
                 return Err(failure.with_fix(format!(
-                    "whether the store was made is not known; its key is kept in {dir}: look later, and if there is no \
-                     store, remove that folder and try again"
+                    "whether the store was made is not known; its key is kept in {}: look later, and if there is no \
+                     store, remove that folder and try again",
+                    dir.display()
                 )));
             }
         },
@@ -119,33 +142,29 @@ async fn service_managed(ctx: &Context, url: &StoreUrl, args: &Args) -> Result<V
 
 /// A service key belongs to one store and is destroyed when that leaves it.
 pub(crate) fn refuse_service_key(key: &Key) -> Result<()> {
-    if key.place.is_service() {
+    if let Some(place) = key.service_place() {
         return Err(Failure::invalid(format!(
             "{} holds a service-managed key, which belongs to one store alone and is destroyed when that store leaves it; \
              make a key of your own with `bulla vault create DIR` and `bulla vault key create DIR --name K`",
-            key.place.dir.display()
+            place.dir.display()
         )));
     }
     Ok(())
 }
 
-fn providers(key: &Key) -> Providers {
-    Providers::new().with(Arc::new(VaultProvider::new(key.vault.clone())))
-}
-
 async fn create(url: &StoreUrl, key: &Key, args: &Args, managed: Managed) -> Result<Store> {
     let options = CreateOptions {
+        mode: args.mode.into(),
         key: key.id.clone(),
         identity: args.identity.clone(),
         managed,
         revocation_bound: args.revocation_bound,
         allow_unprotected_key: args.allow_unprotected_key,
     };
-    let engine = open::engine(providers(key));
+    let engine = open::engine(key.providers());
     if url.folder().is_some_and(|folder| !folder.exists()) {
-        // A rehearsal in memory: a key or setting that is refused leaves no folder behind.
-        let rehearsal = StoreUrl::parse("memory:///rehearsal")?.connect(true)?;
-        engine.create(rehearsal, options.clone()).await?.close().await;
+        // Before the folder is made: a key or setting that is refused leaves none behind.
+        engine.check(&options).await?;
     }
     engine.create(url.connect(true)?, options).await.map_err(|error| {
         if error.kind() == ErrorKind::Conflict {
@@ -162,7 +181,7 @@ async fn create(url: &StoreUrl, key: &Key, args: &Args, managed: Managed) -> Res
 async fn opens(url: &StoreUrl, key: &Key) -> Result<Store, ErrorKind> {
     let bucket = url.connect(false).map_err(|_| ErrorKind::NotFound)?;
     let options = OpenOptions { trust: Trust::OnFirstUse, floor: None };
-    open::engine(providers(key)).open(bucket, options).await.map_err(|error| error.kind())
+    open::engine(key.providers()).open(bucket, options).await.map_err(|error| error.kind())
 }
 
 async fn finish(ctx: &Context, url: &StoreUrl, store: &Store, key: &Key) -> Result<Value> {
@@ -175,8 +194,7 @@ async fn finish(ctx: &Context, url: &StoreUrl, store: &Store, key: &Key) -> Resu
 
 /// Remembers a store that was just made.
 fn remember(ctx: &Context, url: &StoreUrl, status: &Status, key: &Key) -> Result<KnownStore> {
-    let vaults = BTreeMap::from([(key.vault.id().to_owned(), key.place.clone())]);
-    let known = KnownStore::of(status, vaults);
+    let known = KnownStore::of(status, key.vaults());
     let mut replaced = None;
     let remembered = ctx.config.update(url.canonical(), |before| {
         replaced = before;

@@ -20,6 +20,7 @@ mod gc;
 mod get;
 mod init;
 mod interrupt;
+mod key_vault;
 mod known;
 mod ls;
 mod open;
@@ -29,17 +30,21 @@ mod progress;
 mod put;
 mod quickstart;
 mod range;
+mod rewrap;
 mod rm;
 mod rotate;
 mod service;
 mod stat;
 mod status;
+mod sweep;
+mod tokens;
 mod vault;
 mod vaults;
 mod verify;
 
 use std::io::IsTerminal;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Parser;
 use tracing_subscriber::EnvFilter;
@@ -48,6 +53,9 @@ use crate::args::{Cli, Command};
 use crate::context::Context;
 use crate::exit::{Failure, Kind, Result, one_line};
 use crate::interrupt::Interrupt;
+
+/// How long idle threads may take to end.
+const SHUTDOWN: Duration = Duration::from_millis(200);
 
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
@@ -71,8 +79,9 @@ fn main() -> ExitCode {
         let flushed = context.out.flush().map_err(Failure::from);
         done.and(flushed)
     });
-    // Not waiting for a thread that reads standard input.
-    runtime.shutdown_background();
+    // Threads that are idle end now: one that ends while the process exits would run a PKCS#11 module's destructors twice. One
+    // that reads standard input, or hangs in a module, is not waited for.
+    runtime.shutdown_timeout(SHUTDOWN);
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => failure.report(json, causes),
@@ -105,6 +114,7 @@ async fn droppable(context: &Context, command: Command) -> Result<()> {
         Command::Stat(args) => stat::run(context, args).await,
         Command::Rm(args) => rm::run(context, args).await,
         Command::Status(args) => status::run(context, args).await,
+        Command::Rewrap(args) => rewrap::run(context, args).await,
         Command::Gc(args) => gc::run(context, args).await,
         Command::Completions(args) => completions::run(context, args),
         Command::Init(_) | Command::Rotate(_) | Command::Put(_) | Command::Vault(_) | Command::Verify(_) => {

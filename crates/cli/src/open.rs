@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use bulla::bucket::BucketErrorKind;
 use bulla::{Engine, ErrorKind, OpenOptions, Store, StoreUrl, Trust};
-use bulla_kek::{DenyReason, KeyUri, Providers};
+use bulla_kek::{DenyReason, Providers, remedy};
 
 use crate::context::Context;
 use crate::exit::{Failure, Kind, Result};
+use crate::key_vault;
 use crate::known::{Encryption, KnownStore};
 use crate::vaults;
 
@@ -106,6 +107,9 @@ pub(crate) fn explain(error: bulla::Error, encryption: &Encryption) -> Failure {
     if message.contains('`') {
         return failure;
     }
+    if let Some(fix) = key_vault::fix(&message) {
+        return failure.with_fix(fix);
+    }
     match kind {
         ErrorKind::Revoked => {
             let fix = failure.denied.map(|reason| restore(reason, encryption));
@@ -126,27 +130,14 @@ pub(crate) fn explain(error: bulla::Error, encryption: &Encryption) -> Failure {
 
 /// How the key's owner gives the key back.
 fn restore(reason: DenyReason, encryption: &Encryption) -> String {
-    let identity = &encryption.identity;
-    let Ok(KeyUri::VaultFolder { dir, name, version }) = encryption.versioned_key_identifier.parse() else {
-        return format!("restore {} for the identity {identity}", encryption.versioned_key_identifier);
-    };
-    let dir = dir.display();
-    let version = version.map(|version| format!(" --version {version}")).unwrap_or_default();
-    match reason {
-        DenyReason::Forbidden | DenyReason::IdentityUnknown => format!(
-            "give it back with `bulla vault set-policy {dir} --identity {identity} --key-permissions get wrapKey unwrapKey`"
-        ),
-        DenyReason::Disabled => format!("`bulla vault key enable {dir} --name {name}{version}`"),
-        DenyReason::Deleted => format!("`bulla vault key recover {dir} --name {name}`"),
-        DenyReason::NotFound => {
-            format!("restore the vault {dir} from a backup: without this key the store can't be read")
+    match encryption.versioned_key_identifier.parse() {
+        Ok(key) => remedy::restore(reason, &key, &encryption.identity),
+        Err(_) => {
+            format!(
+                "restore {} for the identity {}",
+                encryption.versioned_key_identifier, encryption.identity
+            )
         }
-        DenyReason::OperationNotPermitted => {
-            format!("`bulla vault key set-attributes {dir} --name {name}{version} --ops wrapKey unwrapKey`")
-        }
-        _ => format!(
-            "`bulla vault key set-attributes {dir} --name {name}{version} --expires DATE`, or rotate to another version"
-        ),
     }
 }
 

@@ -103,9 +103,9 @@ pub(crate) fn make(dir: &Path, identity: &Identity) -> Result<Made> {
     let place = VaultPlace { dir: vault.dir().to_owned(), passphrase_file: Some(passphrase_file.clone()) };
     let id = vault.key_id(NAME, None)?;
     let removed = Some(place.clone());
-    let made = Made { key: Key { id, vault, place }, removed };
-    new_version(&made.key.vault)?;
-    made.key.vault.set_policy(identity, &Permission::FOR_STORES)?;
+    let made = Made { key: Key::of_vault(id, vault.clone(), place), removed };
+    new_version(&vault)?;
+    vault.set_policy(identity, &Permission::FOR_STORES)?;
     Ok(made)
 }
 

@@ -1,22 +1,54 @@
-//! Local vaults: from what a user types to a key id, and from what is remembered to providers.
+//! Keys and their vaults: from what a user types to a key id, and from what is remembered to providers.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
 
-use bulla_kek::{KeyId, KeyUri, Providers, Scheme};
+use bulla_kek::{KekProvider, KeyId, KeyUri, Providers, Scheme};
 use bulla_vault::{Vault, VaultErrorKind, VaultProvider};
 
 use crate::context::Context;
 use crate::exit::{Failure, Kind, Result};
+use crate::key_vault;
 use crate::known::{KnownStore, VaultPlace};
 use crate::passphrase::{self, Purpose};
+use crate::tokens;
 
-/// A key that a user named, and the vault it is in.
+/// A key that a user named, and who holds it.
 #[derive(Clone, Debug)]
 pub(crate) struct Key {
     pub(crate) id: KeyId,
-    pub(crate) vault: Vault,
-    pub(crate) place: VaultPlace,
+    pub(crate) provider: Arc<dyn KekProvider>,
+    /// The local vault it is in, by id. Of other vaults nothing is remembered: their keys' ids say where they are.
+    pub(crate) local: Option<(String, VaultPlace)>,
+}
+
+impl Key {
+    /// A key of a local vault.
+    pub(crate) fn of_vault(id: KeyId, vault: Vault, place: VaultPlace) -> Self {
+        let local = Some((vault.id().to_owned(), place));
+        Self { id, provider: Arc::new(VaultProvider::new(vault)), local }
+    }
+
+    /// The key's provider alone.
+    pub(crate) fn providers(&self) -> Providers {
+        Providers::new().with(Arc::clone(&self.provider))
+    }
+
+    /// The vaults to remember with a store under this key.
+    pub(crate) fn vaults(&self) -> BTreeMap<String, VaultPlace> {
+        self.local.iter().cloned().collect()
+    }
+
+    /// The token to remember with a store under this key.
+    pub(crate) fn token(&self) -> Option<String> {
+        (self.id.scheme() == Scheme::Pkcs11).then(|| self.id.host().to_owned())
+    }
+
+    /// Where the key is, if Bulla made it for one store alone.
+    pub(crate) fn service_place(&self) -> Option<&VaultPlace> {
+        self.local.as_ref().map(|(_, place)| place).filter(|place| place.is_service())
+    }
 }
 
 /// The key that a user typed.
@@ -28,13 +60,20 @@ pub(crate) async fn key(ctx: &Context, text: &str) -> Result<Key> {
             let place = remembered(ctx, &id)?;
             (place, id.name().to_owned(), id.version().map(str::to_owned))
         }
-        KeyUri::Portable(id) => return Err(no_provider(&id)),
+        KeyUri::Portable(id) if id.scheme() == Scheme::KeyVault => {
+            let provider = key_vault::provider_of(ctx, &id)?;
+            return Ok(Key { id, provider, local: None });
+        }
+        KeyUri::Portable(id) if id.scheme() == Scheme::Pkcs11 => {
+            let provider = tokens::provider(ctx, id.host()).await?;
+            return Ok(Key { id, provider, local: None });
+        }
         _ => return Err(Failure::invalid("this build does not know such key ids")),
     };
     let vault = open(ctx, &place).await?;
     let id = vault.key_id(&name, version.as_deref())?;
     let place = VaultPlace { dir: vault.dir().to_owned(), ..place };
-    Ok(Key { id, vault, place })
+    Ok(Key::of_vault(id, vault, place))
 }
 
 /// The vault, open with its passphrase.
@@ -76,9 +115,13 @@ pub(crate) fn close(ctx: &Context, dir: &Path) {
     ctx.vaults.lock().unwrap_or_else(PoisonError::into_inner).remove(dir);
 }
 
-/// The providers of a store that this machine knows: its vaults, and nothing that the bucket could name.
+/// The providers of a store that this machine knows: its local vaults and tokens, the key vaults that the environment allows, and
+/// nothing that the bucket could name.
 pub(crate) async fn providers(ctx: &Context, known: &KnownStore) -> Result<Providers> {
     let mut providers = Providers::new();
+    if let Some(key_vault) = key_vault::provider(ctx) {
+        providers = providers.with(key_vault);
+    }
     for (id, place) in &known.vaults {
         let vault = open(ctx, place).await.map_err(|failure| match failure.kind {
             // The store is there; what is missing is the way to its key.
@@ -93,6 +136,9 @@ pub(crate) async fn providers(ctx: &Context, known: &KnownStore) -> Result<Provi
             )));
         }
         providers = providers.with(Arc::new(VaultProvider::new(vault)));
+    }
+    for token in &known.tokens {
+        providers = providers.with(tokens::provider(ctx, token).await?);
     }
     Ok(providers)
 }
@@ -122,15 +168,4 @@ fn remembered(ctx: &Context, id: &KeyId) -> Result<VaultPlace> {
             id.name()
         ))
     })
-}
-
-fn no_provider(id: &KeyId) -> Failure {
-    let of = match id.scheme() {
-        Scheme::KeyVault => "Azure Key Vault and Managed HSM",
-        Scheme::Pkcs11 => "PKCS#11 tokens",
-        _ => "this sort of key",
-    };
-    Failure::invalid(format!(
-        "this build has no provider for {of} yet; use a local vault: --kek vault+file:///DIR/keys/NAME"
-    ))
 }

@@ -5,6 +5,7 @@
 //!   that each of them passes.
 //! - [`KeyId`] names a key portably (it can stand in a bucket); [`KeyUri`] is what a user types.
 //! - [`KekError`] tells *denied* (wipe, report) from *unavailable* (wait) from *invalid* (damage or a mistake).
+//! - [`remedy`] has the command that undoes a refusal.
 //! - [`Lease`] is the revocation bound: a state machine without I/O and without a clock.
 //! - [`Runtime`] is the seam through which the engine and the providers get time, tasks and randomness, so that
 //!   a simulation can drive all of it from a seed.
@@ -25,6 +26,7 @@ mod lease;
 mod percent;
 mod provider;
 mod providers;
+pub mod remedy;
 mod runtime;
 mod tokio_runtime;
 

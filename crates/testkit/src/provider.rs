@@ -39,6 +39,8 @@ pub struct ServiceFaults {
     pub lost_answer: u64,
     /// It is refused with "too many requests".
     pub throttled: u64,
+    /// There is no answer and no error, ever.
+    pub hangs: u64,
 }
 
 /// One of the three calls.
@@ -67,6 +69,30 @@ pub struct Exchange {
     pub answered: Now,
     /// Whether it succeeded.
     pub ok: bool,
+    /// Whether it was refused by the key's owner.
+    pub denied: bool,
+}
+
+/// A call that was sent, whatever became of it, by the clocks of the node that sent it.
+#[derive(Clone, Debug)]
+#[allow(clippy::exhaustive_structs, reason = "tests read all of it")]
+pub struct Attempt {
+    /// Which call.
+    pub call: Call,
+    /// The node that sent it.
+    pub node: String,
+    /// Before it was sent.
+    pub sent: Now,
+}
+
+/// What one kind of call does while everything else works.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(clippy::exhaustive_enums, reason = "tests choose one")]
+pub enum Trouble {
+    /// No answer, ever.
+    Hangs,
+    /// An error that is no verdict.
+    Fails,
 }
 
 /// A key service: AES keys with versions. Cheap to clone; clones are the same service.
@@ -92,6 +118,8 @@ struct State {
     faults: ServiceFaults,
     random: Option<Arc<SeededRandom>>,
     exchanges: Vec<Exchange>,
+    attempts: Vec<Attempt>,
+    trouble: Option<(Call, Trouble)>,
 }
 
 struct Version {
@@ -122,6 +150,8 @@ impl SimProvider {
             faults: ServiceFaults::default(),
             random: None,
             exchanges: Vec::new(),
+            attempts: Vec::new(),
+            trouble: None,
         };
         let provider =
             Self { runtime: runtime.clone(), state: Arc::new(Mutex::new(state)), cut_off: Arc::default() };
@@ -172,6 +202,32 @@ impl SimProvider {
     /// Calls that were answered, in the order of their answers, lost ones left out.
     pub fn exchanges(&self) -> Vec<Exchange> {
         self.lock().exchanges.clone()
+    }
+
+    /// Calls that were sent, in their order, lost ones and all.
+    pub fn attempts(&self) -> Vec<Attempt> {
+        self.lock().attempts.clone()
+    }
+
+    /// When the unwrap was sent that was the last to succeed for `node`; and whether the last that the node heard is a
+    /// denial, and it did not go on at the same moment to ask about another key that opens the same.
+    pub fn last_word(&self, node: &str) -> (Option<Now>, bool) {
+        let state = self.lock();
+        let unwrapped = |it: &Exchange| it.call == Call::Unwrap && it.ok;
+        let mut mine = state.exchanges.iter().rev().filter(|exchange| exchange.node == node);
+        let sent = mine.clone().find(|it| unwrapped(it)).map(|it| it.sent);
+        let denied =
+            mine.find(|it| it.denied || unwrapped(it)).filter(|last| last.denied).is_some_and(|last| {
+                let goes_on =
+                    |it: &Attempt| it.node == node && it.call == Call::Unwrap && it.sent == last.answered;
+                !state.attempts.iter().rev().any(goes_on)
+            });
+        (sent, denied)
+    }
+
+    /// One kind of call hangs or fails from now on, or with `None` works again.
+    pub fn set_trouble(&self, trouble: Option<(Call, Trouble)>) {
+        self.lock().trouble = trouble;
     }
 
     /// Refuses everything to do with a key.
@@ -263,10 +319,20 @@ impl SimProvider {
         sent: Now,
         answer: impl FnOnce(&mut State) -> Result<T, KekError>,
     ) -> Result<T, KekError> {
-        let (there, back, fate) = self.lock().draw();
+        let (there, back, fate) = {
+            let mut state = self.lock();
+            let node = self.runtime.name().to_owned();
+            state.attempts.push(Attempt { call, node, sent });
+            state.draw()
+        };
         self.wait(there).await;
+        let trouble =
+            self.lock().trouble.filter(|(troubled, _)| *troubled == call).map(|(_, trouble)| trouble);
+        if fate == Some(Fate::Hangs) || trouble == Some(Trouble::Hangs) {
+            std::future::pending::<()>().await;
+        }
         let lost = || KekError::unavailable("the key service does not answer");
-        if self.cut_off.load(Ordering::SeqCst) || fate == Some(Fate::LostCall) {
+        if self.cut_off.load(Ordering::SeqCst) || fate == Some(Fate::LostCall) || trouble.is_some() {
             return Err(lost());
         }
         let result = {
@@ -288,7 +354,8 @@ impl SimProvider {
             state.last_unwrap_sent = Some(sent);
         }
         let node = self.runtime.name().to_owned();
-        state.exchanges.push(Exchange { call, node, sent, answered, ok: result.is_ok() });
+        let denied = matches!(&result, Err(error) if error.deny_reason().is_some());
+        state.exchanges.push(Exchange { call, node, sent, answered, ok: result.is_ok(), denied });
         result
     }
 
@@ -317,6 +384,7 @@ enum Fate {
     LostCall,
     LostAnswer,
     Throttled,
+    Hangs,
 }
 
 impl State {
@@ -330,6 +398,7 @@ impl State {
             (self.faults.lost_call, Fate::LostCall),
             (self.faults.lost_answer, Fate::LostAnswer),
             (self.faults.throttled, Fate::Throttled),
+            (self.faults.hangs, Fate::Hangs),
         ];
         let fate = table.into_iter().find(|(rate, _)| {
             below += rate;
@@ -371,6 +440,7 @@ impl KekProvider for SimProvider {
             Ok(KeyDescription {
                 key: key.with_version(&version.id).map_err(|error| KekError::invalid(error.to_string()))?,
                 kind: KeyKind::Aes { bits: 256 },
+                algorithm: Some(WrapAlgorithm::A256Kw),
                 enabled: version.enabled,
                 not_before: None,
                 expires: version.expires,

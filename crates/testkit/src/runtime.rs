@@ -30,6 +30,7 @@ pub struct SimRuntime {
 
 struct Node {
     boot_offset: Duration,
+    boot_behind: Duration,
     wall_ahead: Duration,
     wall_behind: Duration,
     tasks: Vec<AbortHandle>,
@@ -46,7 +47,9 @@ impl SimRuntime {
     /// As [`new`](Self::new), with a name to tell it from others.
     pub fn named(name: &str, start: Instant, seed: u64) -> Self {
         let node = Node {
-            boot_offset: Duration::from_secs(1000),
+            // Room for being set back.
+            boot_offset: Duration::from_secs(100_000),
+            boot_behind: Duration::ZERO,
             wall_ahead: Duration::ZERO,
             wall_behind: Duration::ZERO,
             tasks: Vec::new(),
@@ -76,6 +79,16 @@ impl SimRuntime {
     /// Somebody sets the wall clock forward.
     pub fn set_wall_forward(&self, by: Duration) {
         self.lock().wall_ahead += by;
+    }
+
+    /// The machine is put back to a snapshot, or moved: its boot clock goes back.
+    pub fn set_boot_back(&self, by: Duration) {
+        self.lock().boot_behind += by;
+    }
+
+    /// A suspend that only the boot clock saw.
+    pub fn set_boot_forward(&self, by: Duration) {
+        self.lock().boot_offset += by;
     }
 
     /// kill -9: every task of the node stops where it is, and no new one starts.
@@ -112,7 +125,7 @@ impl Runtime for SimRuntime {
         let elapsed = self.start.elapsed();
         let node = self.lock();
         let wall = UNIX_EPOCH + EPOCH + elapsed + node.wall_ahead - node.wall_behind;
-        Now { boot: elapsed + node.boot_offset, wall }
+        Now { boot: (elapsed + node.boot_offset).saturating_sub(node.boot_behind), wall }
     }
 
     fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()> {

@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::StreamExt;
@@ -53,6 +54,8 @@ struct Rule {
 struct Script {
     rules: VecDeque<Rule>,
     requests: Vec<(Op, String)>,
+    hanging: Option<String>,
+    latency: Duration,
 }
 
 /// A request that is on its way for as long as this is not dropped.
@@ -91,6 +94,16 @@ impl ScriptedStore {
         action: impl FnOnce() -> Option<Error> + Send + 'static,
     ) {
         self.rule(op, key, skip, false, Box::new(action));
+    }
+
+    /// Requests whose key contains `key` get no answer from now on; with `None` they do again. Listings are not among them.
+    pub fn set_hanging(&self, key: Option<&str>) {
+        self.lock().hanging = key.map(str::to_owned);
+    }
+
+    /// How long every request but listings takes, in virtual time.
+    pub fn set_latency(&self, latency: Duration) {
+        self.lock().latency = latency;
     }
 
     /// The next `op` whose key contains `key` stays on its way until what this returns is dropped.
@@ -139,7 +152,18 @@ impl ScriptedStore {
     }
 
     async fn run<T>(&self, op: Op, key: &Path, request: impl Future<Output = Result<T>> + Send) -> Result<T> {
-        match self.event(op, key) {
+        let event = self.event(op, key);
+        let (hangs, latency) = {
+            let script = self.lock();
+            (script.hanging.as_ref().is_some_and(|part| key.as_ref().contains(part)), script.latency)
+        };
+        if hangs {
+            futures::future::pending::<()>().await;
+        }
+        if !latency.is_zero() {
+            tokio::time::sleep(latency).await;
+        }
+        match event {
             None => request.await,
             Some(Rule { hold: Some(hold), .. }) => {
                 // Released by a drop: there is nothing to be sent.

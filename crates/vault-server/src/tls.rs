@@ -18,6 +18,7 @@ use crate::error::ServerError;
 
 const CERTIFICATE: &str = "cert.pem";
 const KEY: &str = "key.pem";
+const LOCK: &str = "lock";
 /// What every certificate that is made here is for.
 const LOCAL_NAMES: [&str; 3] = ["localhost", "127.0.0.1", "::1"];
 /// Clients that hold certificates to the rules of public ones take no more.
@@ -77,16 +78,7 @@ impl Tls {
                 self_signed(&dir, &all, &provider)?
             }
         };
-        let chain = certificates(&certificate)?;
-        let private = PrivateKeyDer::from_pem_file(&key)
-            .map_err(|error| unreadable("private key", &key).with_source(error))?;
-        let mut config = ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .and_then(|builder| builder.with_no_client_auth().with_single_cert(chain, private))
-            .map_err(|error| {
-                let what = format!("the certificate {} can't be used with its key", certificate.display());
-                ServerError::invalid(what).with_source(error)
-            })?;
+        let mut config = config(&certificate, &key, provider)?;
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         Ok(Self { config: Arc::new(config), certificate })
     }
@@ -104,6 +96,23 @@ fn provider() -> Result<CryptoProvider, ServerError> {
     #[cfg(not(any(feature = "aws-lc", feature = "ring")))]
     let provider = None;
     provider.ok_or_else(|| ServerError::invalid("no TLS was built in; build with --features aws-lc or ring"))
+}
+
+fn config(
+    certificate: &Path,
+    key: &Path,
+    provider: Arc<CryptoProvider>,
+) -> Result<ServerConfig, ServerError> {
+    let chain = certificates(certificate)?;
+    let private = PrivateKeyDer::from_pem_file(key)
+        .map_err(|error| unreadable("private key", key).with_source(error))?;
+    ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .and_then(|builder| builder.with_no_client_auth().with_single_cert(chain, private))
+        .map_err(|error| {
+            let what = format!("the certificate {} can't be used with its key", certificate.display());
+            ServerError::invalid(what).with_source(error)
+        })
 }
 
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, ServerError> {
@@ -126,12 +135,15 @@ fn self_signed(
     provider: &Arc<CryptoProvider>,
 ) -> Result<(PathBuf, PathBuf), ServerError> {
     let (certificate, key) = (dir.join(CERTIFICATE), dir.join(KEY));
-    if !(key.exists() && fits(&certificate, names, provider)) {
+    let cannot =
+        |error| ServerError::io(format!("the certificate can't be kept in {}", dir.display()), error);
+    private_folder(dir).map_err(cannot)?;
+    // Two servers that start at once make one certificate.
+    let _lock = lock(&dir.join(LOCK)).map_err(cannot)?;
+    // What a crash left of two does not fit together.
+    let whole = config(&certificate, &key, Arc::clone(provider)).is_ok();
+    if !(whole && fits(&certificate, names, provider)) {
         let (certificate_pem, key_pem) = make(names)?;
-        let cannot =
-            |error| ServerError::io(format!("the certificate can't be kept in {}", dir.display()), error);
-        private_folder(dir).map_err(cannot)?;
-        // The key first: a certificate without its key is made anew, a key without its certificate too.
         replace(&key, key_pem.as_bytes()).map_err(cannot)?;
         replace(&certificate, certificate_pem.as_bytes()).map_err(cannot)?;
     }
@@ -188,6 +200,13 @@ fn private_folder(dir: &Path) -> std::io::Result<()> {
     #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
     builder.create(dir)
+}
+
+/// Held until dropped.
+fn lock(path: &Path) -> std::io::Result<fs::File> {
+    let file = fs::OpenOptions::new().write(true).create(true).truncate(false).open(path)?;
+    file.lock()?;
+    Ok(file)
 }
 
 /// A file that is whole or as it was, and its owner's alone.

@@ -1,4 +1,4 @@
-//! `bulla vault serve`, as Azure's SDK for Python, curl and operators meet it.
+//! `bulla vault serve`, as Azure's SDK for Python and operators meet it.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
@@ -6,20 +6,21 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use bulla_tests::skipped;
+use reqwest::{Certificate, Client};
 use serde_json::{Value, json};
 
 use crate::world::World;
 
 /// A running server, killed on drop.
-struct Served {
+pub(crate) struct Served {
     process: Child,
     /// What it printed when it was ready.
-    info: Value,
+    pub(crate) info: Value,
 }
 
 impl Served {
     /// On ports of its own.
-    fn start(world: &World, vault: &str, more: &[&str]) -> Self {
+    pub(crate) fn start(world: &World, vault: &str, more: &[&str]) -> Self {
         let folder = world.path(vault);
         let ports = ["--listen", "127.0.0.1:0", "--identity-listen", "127.0.0.1:0"];
         let arguments = [&["vault", "serve", &folder], &ports[..], more, &["--json"]].concat();
@@ -40,7 +41,7 @@ impl Served {
         Self { process, info }
     }
 
-    fn text(&self, field: &str) -> &str {
+    pub(crate) fn text(&self, field: &str) -> &str {
         self.info[field].as_str().unwrap()
     }
 
@@ -81,23 +82,26 @@ fn python() -> Option<PathBuf> {
     None
 }
 
-/// As curl: status and body. Nothing but the server's certificate is trusted.
-fn curl(served: &Served, path: &str, more: &[&str]) -> (String, String) {
-    let url = format!("{}{path}", served.text("url"));
-    let output = Command::new("curl")
-        .args(["--silent", "--show-error", "--noproxy", "*", "--write-out", "\n%{http_code}", "--cacert"])
-        .args([served.text("certificate"), &url])
-        .args(more)
-        .output()
-        .unwrap();
-    let text = String::from_utf8(output.stdout).unwrap();
-    let (body, status) = text.rsplit_once('\n').unwrap();
-    (status.to_owned(), body.to_owned())
+/// Status and body. Nothing but the server's certificate is trusted.
+fn get(served: &Served, path: &str, token: Option<&str>) -> (u16, String) {
+    // Installed by whichever test is first.
+    drop(rustls::crypto::aws_lc_rs::default_provider().install_default());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let certificate = Certificate::from_pem(&fs::read(served.text("certificate")).unwrap()).unwrap();
+        let client = Client::builder().tls_certs_only([certificate]).no_proxy().build().unwrap();
+        let mut request = client.get(format!("{}{path}", served.text("url")));
+        if let Some(token) = token {
+            request = request.bearer_auth(token);
+        }
+        let response = request.send().await.unwrap();
+        (response.status().as_u16(), response.text().await.unwrap())
+    })
 }
 
 fn bearer(world: &World, identity: &str) -> String {
     let token = world.ok(&["vault", "token", &world.path("vault"), "--identity", identity]);
-    format!("Authorization: Bearer {}", token.text().trim())
+    token.text().trim().to_owned()
 }
 
 #[test]
@@ -184,11 +188,11 @@ fn a_server_says_where_it_is_and_ends_when_told_to() {
     for signal in ["TERM", "INT"] {
         let mut served = Served::start(&world, "vault", &[]);
         let allowed = bearer(&world, crate::world::IDENTITY);
-        let (status, body) = curl(&served, "/keys/k?api-version=7.4", &["--header", &allowed]);
-        assert_eq!(status, "200", "{body}");
+        let (status, body) = get(&served, "/keys/k?api-version=7.4", Some(&allowed));
+        assert_eq!(status, 200, "{body}");
         assert!(body.contains(&format!("{}/keys/k/", served.text("url"))), "{body}");
-        let (status, body) = curl(&served, "/keys/k?api-version=7.4", &[]);
-        assert_eq!(status, "401", "{body}");
+        let (status, body) = get(&served, "/keys/k?api-version=7.4", None);
+        assert_eq!(status, 401, "{body}");
         served.signal(signal);
         assert_eq!(served.process.wait().unwrap().code(), Some(0), "{signal}");
         let mut said = String::new();
@@ -201,15 +205,15 @@ fn a_server_says_where_it_is_and_ends_when_told_to() {
 fn a_policy_that_is_deleted_ends_a_tokens_use_at_the_next_request() {
     let world = World::with_vault();
     let served = Served::start(&world, "vault", &[]);
-    let header = bearer(&world, crate::world::IDENTITY);
-    let ask = || curl(&served, "/keys/k?api-version=7.4", &["--header", &header]);
-    assert_eq!(ask().0, "200");
+    let token = bearer(&world, crate::world::IDENTITY);
+    let ask = || get(&served, "/keys/k?api-version=7.4", Some(&token));
+    assert_eq!(ask().0, 200);
     world.deny();
     let (status, body) = ask();
-    assert_eq!(status, "403", "{body}");
+    assert_eq!(status, 403, "{body}");
     assert!(body.contains("ForbiddenByPolicy"), "{body}");
     world.allow();
-    assert_eq!(ask().0, "200");
+    assert_eq!(ask().0, 200);
 }
 
 #[test]

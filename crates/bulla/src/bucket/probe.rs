@@ -5,6 +5,9 @@ use futures::future::join;
 
 use super::{Bucket, BucketError, BucketErrorKind, Conditional, UpdateVersion};
 
+/// What a probe's objects are called, before their random part.
+pub(crate) const PROBE: &str = "jobs/probe-";
+
 /// A probe's objects hold a few bytes.
 const MAX_LEN: usize = 64;
 
@@ -32,7 +35,7 @@ impl Bucket {
     /// Yes, but the objects may stay behind.
     pub async fn probe(&self, nonce: [u8; 16]) -> Result<(), BucketError> {
         for attempt in 0..ATTEMPTS {
-            let key = format!("jobs/probe-{:032x}-{attempt}", u128::from_be_bytes(nonce));
+            let key = format!("{PROBE}{:032x}-{attempt}", u128::from_be_bytes(nonce));
             let result = self.probe_at(&key).await;
             let removed = self.delete_data(&key).await;
             if result? == Verdict::Kept {

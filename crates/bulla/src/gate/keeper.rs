@@ -20,6 +20,7 @@ pub(super) async fn keep(store: Weak<StoreInner>) {
             return;
         }
         let runtime = Arc::clone(&inner.parts.runtime);
+        inner.gate.tell_of_versions(&inner);
         if let Some(from) = inner.gate.with(&inner, |state, _| state.take_rotation()) {
             runtime.spawn(Box::pin(versions::follow(Arc::clone(&inner), from)));
         }

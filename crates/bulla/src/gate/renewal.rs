@@ -35,10 +35,9 @@ impl Gate {
         // Nor does it count where only a record that the store's root did not sign names the denied key.
         if let Err(Locked::Kek(error)) = &outcome
             && matches!(error.kind(), KekErrorKind::Denied(_))
-            && self.is_forged(store, &raw, read_started, probe).await
+            && let Some(other) = self.second_opinion(store, &raw, read_started, probe).await
         {
-            let message = format!("log record {} is not signed by this store's root", raw.mark.number);
-            outcome = Err(Locked::Other(Error::corrupt(message)));
+            outcome = other;
         }
         match outcome {
             Ok(keys) => self.install(store, keys, raw, Some(probe)),
@@ -46,22 +45,33 @@ impl Gate {
         }
     }
 
-    /// Whether `raw` is newer than what authenticated last, and the root of that did not sign it. `false` also where the key
-    /// of that record is denied as well: the key's owner decides over the lease, not who can write the bucket.
-    async fn is_forged(&self, store: &StoreInner, raw: &RawRecord, read_started: Now, probe: Probe) -> bool {
+    /// What the record that authenticated last says to a denial of the key that `raw`, a newer one, names. `None`: nothing
+    /// else. The key's owner decides over the lease, not who can write the bucket: a denial of the known record's key counts.
+    async fn second_opinion(
+        &self,
+        store: &StoreInner,
+        raw: &RawRecord,
+        read_started: Now,
+        probe: Probe,
+    ) -> Option<Result<Unlocked, Locked>> {
         let known = self.lock().newest.clone();
         if known.mark == raw.mark {
-            return false;
+            return None;
         }
+        let forged = || {
+            let message = format!("log record {} is not signed by this store's root", raw.mark.number);
+            Err(Locked::Other(Error::corrupt(message)))
+        };
         let expected = self.expected(store);
         match self.unlock(store, &known, read_started, probe, Describe::InUse).await {
-            Ok(keys) => keys.follow(raw, expected, read_started).is_err(),
-            Err(Locked::Kek(error)) if matches!(error.kind(), KekErrorKind::Denied(_)) => false,
+            // A true record, and a key that was given back a moment ago.
+            Ok(keys) => Some(keys.follow(raw, expected, read_started).or_else(|_| forged())),
+            Err(Locked::Kek(error)) if matches!(error.kind(), KekErrorKind::Denied(_)) => None,
             // Nobody to ask now: what is live still knows its root.
-            Err(_) => match self.live(store) {
-                Ok(Some(keys)) => keys.follow(raw, expected, read_started).is_err(),
-                _ => false,
-            },
+            Err(_) => {
+                let keys = self.live(store).ok().flatten()?;
+                keys.follow(raw, expected, read_started).is_err().then(forged)
+            }
         }
     }
 

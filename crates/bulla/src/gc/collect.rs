@@ -5,7 +5,7 @@ use futures::TryStreamExt;
 
 use super::mark::Mark;
 use super::{GcProgress, GcReport, Tally};
-use crate::error::{ErrorKind, Result};
+use crate::error::Result;
 use crate::horizon::Horizon;
 use crate::store::StoreInner;
 
@@ -13,9 +13,6 @@ pub(crate) const DATA: &str = "data";
 
 /// Objects removed between two looks at the log.
 const BATCH: usize = 256;
-
-/// How often a batch is tried before an outage ends the gc.
-const ATTEMPTS: usize = 5;
 
 /// How many foreign objects a report names.
 const NAMES: usize = 20;
@@ -63,25 +60,10 @@ impl StoreInner {
         if keys.is_empty() {
             return Ok(());
         }
-        let mut attempt = 0;
-        loop {
-            let removed = async {
-                self.gate.refresh(self).await?;
-                Ok(self.bucket.delete_all(keys).await?)
-            };
-            match removed.await {
-                Err(error)
-                    if attempt < ATTEMPTS
-                        && matches!(
-                            crate::Error::kind(&error),
-                            ErrorKind::Unavailable | ErrorKind::Throttled
-                        ) =>
-                {
-                    attempt += 1;
-                    self.back_off(attempt + 2).await;
-                }
-                done => return done,
-            }
-        }
+        self.patiently(|| async {
+            self.gate.refresh(self).await?;
+            Ok(self.bucket.delete_all(keys).await?)
+        })
+        .await
     }
 }

@@ -17,9 +17,6 @@ pub(crate) const BLOBS: &str = "blobs";
 /// Envelopes opened at once, of at most 1 MiB each.
 const OPEN_AT_ONCE: usize = 16;
 
-/// How often an envelope is read before an outage ends the gc.
-const READS: usize = 5;
-
 /// How many unreadable envelopes an error names.
 const NAMES: usize = 10;
 
@@ -149,7 +146,7 @@ impl StoreInner {
         if entry.size > MAX_OBJECT_LEN as u64 {
             return Ok(Marked::Unreadable(digest.to_string()));
         }
-        Ok(match self.read_envelope_patiently(&digest).await? {
+        Ok(match self.patiently(|| self.read_envelope(&digest)).await? {
             Found::Blob(found) => Marked::Blob {
                 extents: found.record.extents.iter().map(|extent| extent.name).collect(),
                 expired: self.has_expired(found.record.expires, began).then_some(digest),
@@ -171,39 +168,12 @@ impl StoreInner {
         })
     }
 
-    /// An outage of seconds does not throw away the work of hours.
-    pub(crate) async fn read_envelope_patiently(&self, digest: &Digest) -> Result<Found> {
-        let mut attempt = 0;
-        loop {
-            match self.read_envelope(digest).await {
-                Err(error) => self.be_patient(&mut attempt, error).await?,
-                read => return read,
-            }
-        }
-    }
-
     async fn session_entry_patiently(&self, key: &str) -> Result<Option<SessionEntry>> {
-        let mut attempt = 0;
-        loop {
-            match self.session_entry(key).await {
-                Err(error) if error.kind() == ErrorKind::Corrupt => {
-                    return Err(unreadable_session(key).with_source(error));
-                }
-                Err(error) => self.be_patient(&mut attempt, error).await?,
-                read => return read,
-            }
-        }
-    }
-
-    /// Waits for the next attempt, where there may be one.
-    async fn be_patient(&self, attempt: &mut usize, error: Error) -> Result<()> {
-        let transient = matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Throttled);
-        if *attempt == READS || !transient {
-            return Err(error);
-        }
-        *attempt += 1;
-        self.back_off(*attempt + 2).await;
-        Ok(())
+        let entry = self.patiently(|| self.session_entry(key)).await;
+        entry.map_err(|error| match error.kind() {
+            ErrorKind::Corrupt => unreadable_session(key).with_source(error),
+            _ => error,
+        })
     }
 }
 

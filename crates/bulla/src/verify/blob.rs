@@ -49,7 +49,7 @@ impl Run<'_> {
         let read = self.is_chosen();
         let mut last: Option<(Arc<OpenedBlob>, Fault)> = None;
         for _ in 0..ATTEMPTS {
-            let opened = match self.inner.read_envelope_patiently(digest).await? {
+            let opened = match self.inner.patiently(|| self.inner.read_envelope(digest)).await? {
                 Found::Blob(opened) => opened,
                 // Deleted since it was listed.
                 Found::Nothing | Found::Tombstone(_) => return Ok(None),

@@ -1,8 +1,10 @@
 //! What somebody who can write the bucket, and knows the KEK's public key, can't do.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use bulla::ErrorKind;
+use bulla::kek::Providers;
+use bulla::{Engine, ErrorKind};
 use bulla_envelope::envelope::Envelope;
 use bulla_envelope::record::UnverifiedRecord;
 use bulla_envelope::secret::Root;
@@ -99,7 +101,7 @@ async fn objects_of_another_store_are_refused() {
     foreign.provider.set_down(false);
     // A second store under the same key service.
     let script = bulla_testkit::scripted::ScriptedStore::new(foreign.raw.clone());
-    let prefix = bulla::Bucket::from_object_store(std::sync::Arc::new(script), "other").unwrap();
+    let prefix = bulla::Bucket::from_object_store(Arc::new(script), "other").unwrap();
     let other = engine(&world.runtime, &world.provider).create(prefix, create_options()).await.unwrap();
     let digest = world.put(&data(100)).await.digest;
     put(&other, &data(100)).await;
@@ -150,6 +152,38 @@ async fn a_forged_record_that_names_a_denied_key_is_damage_not_a_revocation() {
     world.remove(&key).await;
     pass(R).await;
     assert!(get(&world.store, &digest).await.is_ok());
+}
+
+/// Who writes the bucket can't keep a running node from hearing that the key is denied, nor earn the grace of an outage.
+#[tokio::test(start_paused = true)]
+async fn a_forged_record_hides_no_denial_and_earns_no_grace() {
+    for denied in [true, false] {
+        let world = World::new().await;
+        let digest = world.put(&data(100)).await.digest;
+        let engine = Engine::builder()
+            .providers(Providers::new().with(Arc::new(world.provider.clone())))
+            .runtime(Arc::new(world.runtime.clone()))
+            .outage_grace(10 * R)
+            .build();
+        let store = engine.open(bucket(&world.script), world.pinned()).await.unwrap();
+        let (key, record) = replace_store_key(&world, bulla::StoreKeyState::Retiring).await;
+        let mut forged = UnverifiedRecord::decode(&record).unwrap().hint().clone();
+        let kid = forged.keks[0].kid.replace("/k/", "/absent/");
+        forged.keks[0].kid = kid.clone();
+        forged.roots[0].groups[0][0].kid = kid;
+        let own_root = Root::random(&bulla::kek::SystemRandom);
+        world.write(&key, forged.sign(&own_root.record_key()).unwrap().into_object()).await;
+        get(&store, &digest).await.unwrap();
+        if denied {
+            world.provider.deny("k", bulla::kek::DenyReason::Forbidden);
+        }
+        pass(R / 2 + Duration::from_secs(1)).await;
+        let expected = if denied { Err(ErrorKind::Revoked) } else { Ok(()) };
+        assert_eq!(get(&store, &digest).await.map(drop).map_err(|error| error.kind()), expected);
+        pass(R / 2).await;
+        let expected = if denied { ErrorKind::Revoked } else { ErrorKind::Corrupt };
+        assert_eq!(get(&store, &digest).await.unwrap_err().kind(), expected);
+    }
 }
 
 // FORMAT-P9

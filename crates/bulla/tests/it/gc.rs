@@ -288,6 +288,22 @@ async fn a_killed_gc_that_is_run_again_finishes() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn probes_and_clocks_of_killed_processes_go_after_a_day_and_no_job_does() {
+    let (world, objects) = clocked_world().await;
+    let leftovers = ["jobs/clock-00", "jobs/probe-00-1"];
+    for key in [leftovers[0], leftovers[1], "jobs/gaytemzugu3doobzmfrggzdfmy"] {
+        objects.tamper(key, Some(b"123".as_slice().into()));
+    }
+    gc(&world.store, GRACE).await.unwrap();
+    assert_eq!(object_keys(&objects, "jobs/").len(), 4);
+    pass(25 * GRACE).await;
+    gc(&world.store, GRACE).await.unwrap();
+    let left = object_keys(&objects, "jobs/");
+    assert_eq!(left.len(), 2, "the horizon and the job");
+    assert!(leftovers.iter().all(|key| !left.contains(&(*key).to_owned())));
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_outage_of_seconds_does_not_end_a_gc() {
     let (world, _objects) = clocked_world().await;
     world.put(&large()).await;

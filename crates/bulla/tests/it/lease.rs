@@ -5,6 +5,8 @@ use std::time::Duration;
 use bulla::ErrorKind;
 use bulla::KeyState;
 use bulla::kek::DenyReason;
+use bulla_testkit::provider::{Call, Trouble};
+use bulla_testkit::scripted::Op;
 use futures::TryStreamExt;
 
 use crate::support::*;
@@ -245,4 +247,166 @@ async fn a_closed_store_answers_nothing_and_asks_nobody() {
     let calls = world.provider.calls();
     pass(10 * R).await;
     assert_eq!(world.provider.calls(), calls);
+}
+
+/// A renewal for nobody is not the reason for the next.
+#[tokio::test(start_paused = true)]
+async fn a_store_that_was_used_goes_idle_again() {
+    let world = World::new().await;
+    let put = world.put(&data(10)).await;
+    traffic(&world, &put.digest, 100).await;
+    let used = world.provider.calls();
+    pass(100 * R).await;
+    let after = world.provider.calls();
+    // One more for what was used since the last renewal.
+    assert!(after.unwrap - used.unwrap <= 1 && after.describe - used.describe <= 1, "{used:?} {after:?}");
+    assert_eq!(world.store.key_state(), KeyState::Expired);
+}
+
+/// Clients in a hurry hang up before the provider answers, again and again.
+#[tokio::test(start_paused = true)]
+async fn requests_that_are_given_up_ask_once_and_the_answer_counts() {
+    let world = World::new().await;
+    let put = world.put(&data(10)).await;
+    pass(2 * R).await;
+    world.provider.set_latency(5 * SECOND);
+    let before = world.provider.calls();
+    let started = tokio::time::Instant::now();
+    loop {
+        match tokio::time::timeout(SECOND, get(&world.store, &put.digest)).await {
+            Ok(read) => {
+                read.unwrap();
+                break;
+            }
+            Err(_) => assert!(started.elapsed() < 10 * SECOND, "no client ever hears an answer"),
+        }
+    }
+    assert_eq!(world.provider.calls().unwrap - before.unwrap, 1);
+}
+
+/// The wipe at the lease's end waits neither for bucket nor provider, and a hanging bucket does not keep a live key's lease
+/// from being renewed.
+#[tokio::test(start_paused = true)]
+async fn a_bucket_that_hangs_neither_ends_a_lease_nor_lengthens_it() {
+    let world = World::new().await;
+    let put = world.put(&data(10)).await;
+    world.script.set_hanging(Some("store/"));
+    let outcomes = traffic(&world, &put.digest, 300).await;
+    assert!(outcomes.iter().all(Option::is_none), "{outcomes:?}");
+
+    world.provider.set_down(true);
+    let mut watch = world.store.watch_key_state();
+    let last = world.provider.last_unwrap_sent().unwrap();
+    while !matches!(watch.changed().await.unwrap(), KeyState::Unavailable { .. }) {}
+    let now = bulla::kek::Runtime::now(&world.runtime);
+    assert_eq!(now.boot - last.boot, R, "told, and wiped, when it ended");
+    world.provider.set_down(false);
+    world.script.set_hanging(None);
+    pass(16 * SECOND).await;
+    assert_eq!(get(&world.store, &put.digest).await.unwrap(), data(10));
+}
+
+/// A refresh of the log that hangs holds up neither the renewals nor the wipe.
+#[tokio::test(start_paused = true)]
+async fn status_of_a_bucket_that_hangs_does_not_end_the_lease() {
+    let world = World::new().await;
+    let put = world.put(&data(10)).await;
+    world.script.set_hanging(Some("store/"));
+    for _ in 0..20 {
+        let (status, read) = tokio::join!(world.store.status(), get(&world.store, &put.digest));
+        assert_eq!(status.unwrap_err().kind(), ErrorKind::Unavailable);
+        read.unwrap();
+    }
+}
+
+/// Whichever of the two calls says no, and whatever becomes of the other.
+#[tokio::test(start_paused = true)]
+async fn a_denial_beside_a_call_that_hangs_is_heard() {
+    for (call, trouble) in [
+        (Call::Unwrap, Trouble::Hangs),
+        (Call::Unwrap, Trouble::Fails),
+        (Call::Describe, Trouble::Hangs),
+        (Call::Describe, Trouble::Fails),
+    ] {
+        let world = World::new().await;
+        let put = world.put(&data(10)).await;
+        world.provider.set_trouble(Some((call, trouble)));
+        world.provider.deny("k", DenyReason::Forbidden);
+        let outcomes = traffic(&world, &put.digest, 32).await;
+        assert_eq!(outcomes[31], Some(ErrorKind::Revoked), "{call:?} {trouble:?} {outcomes:?}");
+    }
+}
+
+/// What was said of a key holds until something else is said.
+#[tokio::test(start_paused = true)]
+async fn an_expired_key_that_can_not_be_described_now_still_takes_nothing_new() {
+    let world = World::new().await;
+    let put = world.put(&data(10)).await;
+    let now = bulla::kek::Runtime::now(&world.runtime).wall;
+    world.provider.set_expires(&bulla_testkit::provider::key_id("k"), Some(now));
+    traffic(&world, &put.digest, 60).await;
+    world.provider.set_trouble(Some((Call::Describe, Trouble::Fails)));
+    let outcomes = traffic(&world, &put.digest, 300).await;
+    assert!(outcomes.iter().all(Option::is_none), "only the unwrap counts for the lease: {outcomes:?}");
+    let error = world.store.put_bytes(data(5), bulla::PutOptions::default()).await.unwrap_err();
+    assert!(error.to_string().contains("expired"), "{error}");
+}
+
+/// Status, rotations and envelopes that do not open want a fresh view of the log: one read is fresh for all who wait.
+#[tokio::test(start_paused = true)]
+async fn a_crowd_that_wants_a_fresh_log_reads_it_once() {
+    let world = World::new().await;
+    world.script.set_latency(SECOND / 10);
+    world.script.take_requests();
+    let before = world.provider.calls();
+    let all = (0..64).map(|_| world.store.status());
+    assert!(futures::future::join_all(all).await.iter().all(Result::is_ok));
+    // One that was sent when they called, and one after.
+    assert!(world.count(Op::Get, "store/") <= 2);
+    assert_eq!(world.provider.calls(), before);
+}
+
+/// A damaged log is read again and again, but its wraps are not shown to the provider by every request.
+#[tokio::test(start_paused = true)]
+async fn a_damaged_log_costs_no_more_calls_than_an_outage() {
+    let world = World::new().await;
+    let put = world.put(&data(10)).await;
+    let (key, mut record) = next_record(&world, |_, _| {}).await;
+    let last = record.len() - 1;
+    record[last] ^= 1;
+    world.write(&key, record).await;
+    let before = world.provider.calls();
+    for _ in 0..25 {
+        pass(SECOND).await;
+        let all = (0..20).map(|_| world.store.status());
+        for status in futures::future::join_all(all).await {
+            assert_eq!(status.unwrap_err().kind(), ErrorKind::Corrupt);
+        }
+        get(&world.store, &put.digest).await.unwrap();
+    }
+    let unwraps = world.provider.calls().unwrap - before.unwrap;
+    assert!(unwraps <= 6, "{unwraps} unwraps in 25 s");
+}
+
+/// The log names two keys that are denied, one after the other; what the node knew before names one that is given back
+/// meanwhile. Found by `promise`.
+#[tokio::test(start_paused = true)]
+async fn a_key_that_is_given_back_between_two_questions_of_one_renewal_counts() {
+    let world = World::new().await;
+    let put = world.put(&data(10)).await;
+    let (other, ..) = world.node(2).await;
+    get(&other, &put.digest).await.unwrap();
+    world.provider.new_version("new");
+    fail_the_second_record(&world);
+    assert!(world.rotate_to("new").await.is_err());
+    world.provider.deny("k", DenyReason::Forbidden);
+    world.provider.deny("new", DenyReason::Forbidden);
+    world.provider.set_latency(SECOND);
+    // Both of the log are asked from R/2 on, for a second each, and then the one that was known.
+    pass(R / 2 + 5 * SECOND / 2).await;
+    world.provider.allow("k");
+    pass(SECOND).await;
+    let report = other.key_report();
+    assert!(matches!(report.state, KeyState::Live { outage_since: None, .. }), "{report:?}");
+    assert_eq!(get(&other, &put.digest).await.unwrap(), data(10));
 }

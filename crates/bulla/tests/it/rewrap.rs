@@ -261,6 +261,7 @@ async fn a_claim_made_under_a_wrong_clock_is_not_waited_for() {
 }
 
 /// A job object may be an old one that somebody put back, or lie: the count decides.
+// FORMAT-P14
 #[tokio::test(start_paused = true)]
 async fn a_job_that_says_done_retires_nothing() {
     let world = World::new().await;

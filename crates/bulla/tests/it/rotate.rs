@@ -122,7 +122,7 @@ async fn an_unfit_key_is_refused_before_anything_is_written() {
         ("disabled", ErrorKind::Invalid, "enable"),
         ("expired", ErrorKind::Invalid, "validity"),
         ("forbidden", ErrorKind::Revoked, "set-policy"),
-        ("absent", ErrorKind::Revoked, "set-policy"),
+        ("absent", ErrorKind::Revoked, "az keyvault key create"),
     ] {
         let error = world.rotate_to(name).await.unwrap_err();
         assert_eq!(error.kind(), kind, "{name}: {error}");

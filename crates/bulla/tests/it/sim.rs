@@ -103,7 +103,7 @@ async fn scenario(sim: &Simulation, mode: Mode, rewraps: u64) {
 fn service_faults(random: &SeededRandom) -> ServiceFaults {
     let rate = || *random.pick(&[0, 0, 20, 200]);
     let latency = Duration::from_millis(*random.pick(&[0, 50, 3_000]));
-    ServiceFaults { latency, lost_call: rate(), lost_answer: rate(), throttled: rate() }
+    ServiceFaults { latency, lost_call: rate(), lost_answer: rate(), throttled: rate(), hangs: 0 }
 }
 
 /// The key's owner takes it away and gives it back; the service is down at times.
@@ -367,6 +367,8 @@ fn engine(node: &SimNode, provider: &SimProvider) -> Engine {
         .providers(Providers::new().with(Arc::new(provider)))
         .runtime(node.shared_runtime())
         .gc_grace(GRACE)
+        // New versions are followed in the middle of everything else.
+        .follow_versions_every(R)
         // Extents of 1 MiB.
         .memory_per_stream(4 << 20)
         .build()

@@ -54,9 +54,10 @@ fn key_path(path: &str) -> Result<(&str, Option<&str>), InvalidKeyId> {
     if !collection.eq_ignore_ascii_case("keys") {
         return Err(fix("the path begins with /keys/ (secrets and certificates are not keys)"));
     }
+    // Portals and scripts put one there.
+    let rest = rest.strip_suffix('/').unwrap_or(rest);
     match rest.split_once('/') {
         None => Ok((rest, None)),
-        Some((_, "")) => Err(fix("remove the slash at the end")),
         Some((name, version)) => Ok((name, Some(version))),
     }
 }

@@ -32,6 +32,17 @@ fn key_vault_ids() {
 }
 
 #[test]
+fn what_is_pasted_is_made_canonical() {
+    let (key, version) = ("https://contoso.vault.azure.net/keys/k", "0123456789abcdef0123456789abcdef");
+    for text in ["https://contoso.vault.azure.net/keys/k/", "HTTPS://Contoso.Vault.Azure.NET:443/Keys/k"] {
+        assert_eq!(parsed(text).to_string(), key);
+        let versioned = format!("{}/{version}", text.trim_end_matches('/'));
+        assert_eq!(parsed(&versioned).to_string(), format!("{key}/{version}"));
+        assert_eq!(parsed(&format!("{versioned}/")).to_string(), format!("{key}/{version}"));
+    }
+}
+
+#[test]
 fn ports_are_kept_unless_default() {
     assert_eq!(parsed("https://localhost:443/keys/k").to_string(), "https://localhost/keys/k");
     assert_eq!(parsed("https://127.0.0.1:8443/Keys/k").to_string(), "https://127.0.0.1:8443/keys/k");
@@ -85,7 +96,8 @@ fn refusals_name_the_fix() {
         ("https://h/keys", "1 to 127"),
         ("https://h/keys/", "1 to 127"),
         ("https://h/keys/a_b", "0-9, A-Z"),
-        ("https://h/keys/k/", "slash at the end"),
+        ("https://h/keys//", "1 to 127"),
+        ("https://h/keys/k//", "version"),
         ("https://h/keys/k/v/x", "version"),
         ("https://h/keys/k?api-version=7.4", "?"),
         ("https://h/keys/k#x", "#"),

@@ -44,6 +44,9 @@ async fn a_certificate_is_used_again_while_it_has_the_names() {
     assert_eq!(bind(&[]).await, named, "more names than needed are enough");
     fs::write(&path, "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n").unwrap();
     assert_ne!(bind(&["vault.internal"]).await, named, "damaged: made anew");
+    let before = fs::read(&path).unwrap();
+    fs::copy(World::new().await.vault.dir().join("tls/key.pem"), path.with_file_name("key.pem")).unwrap();
+    assert_ne!(bind(&[]).await, before, "another's key: made anew");
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt;
