@@ -210,7 +210,6 @@ impl StoreInner {
         for _ in 0..SWEEPS {
             let sweep = Work::new(self, SweepPhase::Rewrap, options, direct, observe);
             sweep.sweep(&job).await?;
-            sweep.sweep_sessions().await?;
             rewrapped += sweep.rewrapped();
             let count = Work::new(self, SweepPhase::Count, options, direct, observe).count().await?;
             for kid in &kids {
