@@ -1,4 +1,4 @@
-//! The bucket layer, gc and verify against real servers: S3 (moto) and Azure Blob Storage (Azurite), and against what Bulla has
+//! The bucket layer, gc, verify and rewrap against real servers: S3 (moto) and Azure Blob Storage (Azurite), and against what Bulla has
 //! by itself.
 //!
 //! Places and options are given as users give them: a URL, and object_store's variables in the environment of a process.
@@ -12,7 +12,9 @@ use std::time::{Duration, SystemTime};
 
 use bulla::bucket::{Bucket, BucketErrorKind, Conditional, StoreUrl};
 use bulla::kek::{Identity, Providers};
-use bulla::{CreateOptions, Engine, GcOptions, Managed, Mode, PutOptions, VerifyOptions};
+use bulla::{
+    CreateOptions, Engine, GcOptions, Managed, Mode, PutOptions, Shredded, Store, SweepOptions, VerifyOptions,
+};
 use bulla_testkit::provider::{SimProvider, key_id};
 use bulla_testkit::runtime::SimRuntime;
 use bulla_tests::part;
@@ -97,6 +99,7 @@ async fn suite(bucket: Bucket) {
     listings(&bucket).await;
     races(&bucket).await;
     garbage(&bucket).await;
+    rewrapped(&bucket).await;
 }
 
 /// A container that is not there is an error, and not an empty one.
@@ -200,21 +203,52 @@ async fn races(bucket: &Bucket) {
     assert_eq!(creates.iter().filter(|outcome| outcome.is_done()).count(), 1);
 }
 
-/// A store is made here; what is deleted is collected, by the server's clock and in its rounding, and the rest is sound.
-async fn garbage(bucket: &Bucket) {
-    const GRACE: Duration = Duration::from_secs(6);
+async fn store(bucket: &Bucket, gc_grace: Duration, revocation_bound: Duration) -> Store {
     let clock = SimRuntime::new(tokio::time::Instant::now(), 1);
     let provider = Arc::new(SimProvider::new(&clock, "k"));
-    let engine = Engine::builder().providers(Providers::new().with(provider)).gc_grace(GRACE).build();
+    let engine = Engine::builder().providers(Providers::new().with(provider)).gc_grace(gc_grace).build();
     let options = CreateOptions {
         mode: Mode::Hierarchical,
         key: key_id("k"),
         identity: Identity::System,
         managed: Managed::Customer,
-        revocation_bound: Duration::from_secs(60),
+        revocation_bound,
         allow_unprotected_key: false,
     };
-    let store = engine.create(bucket.clone(), options).await.unwrap();
+    engine.create(bucket.clone(), options).await.unwrap()
+}
+
+/// Another store in the same place: two handles share a rewrap, what was deleted stays away, and the old key is shredded.
+async fn rewrapped(bucket: &Bucket) {
+    let before: Vec<_> = bucket.list("").map_ok(|entry| entry.key).try_collect().await.unwrap();
+    bucket.delete_all(&before).await.unwrap();
+    let store = store(bucket, Duration::from_secs(3600), Duration::from_secs(2)).await;
+    let mut digests = Vec::new();
+    for n in 0..20_u32 {
+        let bytes = n.to_be_bytes().repeat(100);
+        digests.push(store.put_bytes(bytes, PutOptions::default()).await.unwrap().digest);
+    }
+    let deleted = digests.remove(7);
+    store.delete(&deleted).await.unwrap();
+    let run = || store.rewrap(SweepOptions::default(), |_| {});
+    let (one, other) = tokio::join!(run(), run());
+    let (one, other) = (one.unwrap(), other.unwrap());
+    assert_eq!((&one.to, one.rewrapped + other.rewrapped), (&other.to, 19));
+    assert_eq!((one.count.envelopes, one.count.under(&one.to)), (19, 19));
+    let shredded = store.shred(Duration::ZERO, SweepOptions::default(), |_| {}).await.unwrap();
+    assert_eq!((shredded.store_keys, shredded.records), (one.from, 3));
+    let again = store.shred(Duration::ZERO, SweepOptions::default(), |_| {}).await.unwrap();
+    assert_eq!(again, Shredded::default());
+    for digest in &digests {
+        assert_eq!(store.get(digest).await.unwrap().bytes().await.unwrap().len(), 400);
+    }
+    assert!(!store.contains(&deleted).await.unwrap());
+}
+
+/// A store is made here; what is deleted is collected, by the server's clock and in its rounding, and the rest is sound.
+async fn garbage(bucket: &Bucket) {
+    const GRACE: Duration = Duration::from_secs(6);
+    let store = store(bucket, GRACE, Duration::from_secs(60)).await;
     let put = async |bytes: Vec<u8>| store.put_bytes(bytes, PutOptions::default()).await.unwrap().digest;
     let (kept, deleted) = (put(vec![1; 200_000]).await, put(vec![2; 300_000]).await);
     store.delete(&deleted).await.unwrap();
