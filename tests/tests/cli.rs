@@ -20,6 +20,8 @@ mod revoke;
 mod serve;
 #[path = "cli/service.rs"]
 mod service;
+#[path = "cli/story.rs"]
+mod story;
 #[path = "cli/trust.rs"]
 mod trust;
 #[path = "cli/usage.rs"]
