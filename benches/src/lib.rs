@@ -6,11 +6,14 @@
 
 #![allow(clippy::missing_panics_doc, reason = "a bench whose work fails has nothing better to do")]
 
+pub mod calls;
 pub mod cpu;
 pub mod get;
 pub mod open;
 pub mod put;
 pub mod raw;
+pub mod rewrap;
+pub mod rotate;
 pub mod seal;
 pub mod small;
 pub mod world;

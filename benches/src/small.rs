@@ -30,7 +30,7 @@ pub fn group(criterion: &mut Criterion) {
                 let key = Path::from(format!("raw/{name}"));
                 world
                     .tokio
-                    .block_on(world.memory.put(&key, PutPayload::from(blob)))
+                    .block_on(world.objects.put(&key, PutPayload::from(blob)))
                     .expect("memory takes it");
             }
             spent(&world, started)
@@ -51,11 +51,11 @@ pub fn group(criterion: &mut Criterion) {
     let put = world.tokio.block_on(world.store.put_bytes(blob.clone(), PutOptions::default()));
     let digest = put.expect("memory takes it").digest;
     let key = Path::from("raw/one");
-    world.tokio.block_on(world.memory.put(&key, PutPayload::from(blob))).expect("memory takes it");
+    world.tokio.block_on(world.objects.put(&key, PutPayload::from(blob))).expect("memory takes it");
     group.bench_function("get, bucket alone", |bencher| {
         bencher.iter(|| {
             world.tokio.block_on(async {
-                let got = world.memory.get(&key).await.expect("it was put");
+                let got = world.objects.get(&key).await.expect("it was put");
                 got.bytes().await.expect("it is there").len()
             })
         });

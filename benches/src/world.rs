@@ -1,15 +1,21 @@
-//! A store over a bucket in memory, under a key in a local vault: everything is real but the disk.
+//! A store in memory or in a folder, under a key in a local vault: everything is real but, in memory, the disk.
 
 use std::path::Path as FsPath;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use bulla::{Bucket, CreateOptions, Engine, Managed, Mode, Store};
-use bulla_kek::{Identity, KeyKind, Providers, TokioRuntime};
+use bulla::{Bucket, CreateOptions, Engine, Managed, Mode, Store, StoreUrl};
+use bulla_envelope::secret::Secret;
+use bulla_kek::{
+    Identity, KekError, KekProvider, KeyDescription, KeyId, KeyKind, Providers, TokioRuntime, WrapAlgorithm,
+    WrappedKey, async_trait,
+};
 use bulla_vault::{CreateKey, CreateVault, Passphrase, PassphraseCost, Permission, Vault, VaultProvider};
 use bytes::Bytes;
 use futures::{StreamExt as _, TryStreamExt as _};
-use object_store::ObjectStore as _;
+use object_store::ObjectStore;
+use object_store::local::LocalFileSystem;
 use object_store::memory::InMemory;
 use object_store::path::Path;
 use tempfile::TempDir;
@@ -20,24 +26,42 @@ use tokio::runtime::{Builder, Runtime};
 pub struct World {
     /// Drives everything asynchronous.
     pub tokio: Runtime,
-    /// The bucket.
-    pub memory: Arc<InMemory>,
+    /// The bucket, without Bulla.
+    pub objects: Arc<dyn ObjectStore>,
     /// The store in it.
     pub store: Store,
+    /// How often the vault was asked something.
+    pub calls: Arc<AtomicU64>,
+    vault: Vault,
     /// Where the vault is.
-    _vault: TempDir,
+    _dir: TempDir,
 }
 
 impl World {
-    /// A new store.
+    /// A new store in memory.
     #[must_use]
     pub fn new() -> Self {
+        Self::with(Place::Memory, Duration::from_secs(60))
+    }
+
+    /// A new store with this revocation bound.
+    #[must_use]
+    pub fn with(place: Place, bound: Duration) -> Self {
         let tokio =
             Builder::new_multi_thread().worker_threads(1).enable_time().build().expect("a thread can start");
-        let memory = Arc::new(InMemory::new());
         let dir = tempfile::tempdir().expect("a temporary folder can be made");
-        let store = tokio.block_on(create(dir.path(), Arc::clone(&memory)));
-        Self { tokio, memory, store, _vault: dir }
+        let vault = vault(&dir.path().join("vault"));
+        let (objects, bucket) = place.empty(&dir.path().join("store"));
+        let calls = Arc::default();
+        let provider = Counting { vault: VaultProvider::new(vault.clone()), calls: Arc::clone(&calls) };
+        let store = tokio.block_on(create(&vault, provider, bucket, bound));
+        Self { tokio, objects, store, calls, vault, _dir: dir }
+    }
+
+    /// One of the vault's keys: `bench`, under which the store is, and `other`.
+    #[must_use]
+    pub fn key(&self, name: &str) -> KeyId {
+        self.vault.key_id(name, None).expect("that is a key's name")
     }
 
     /// Empties the bucket but for the store's log.
@@ -45,8 +69,8 @@ impl World {
         self.tokio.block_on(async {
             for prefix in ["data", "blobs", "raw"] {
                 let keys =
-                    self.memory.list(Some(&Path::from(prefix))).map_ok(|object| object.location).boxed();
-                self.memory
+                    self.objects.list(Some(&Path::from(prefix))).map_ok(|object| object.location).boxed();
+                self.objects
                     .delete_stream(keys)
                     .try_for_each(|_| async { Ok(()) })
                     .await
@@ -62,15 +86,50 @@ impl Default for World {
     }
 }
 
-async fn create(dir: &FsPath, memory: Arc<InMemory>) -> Store {
+/// Where a store is.
+#[derive(Clone, Copy, Debug)]
+#[allow(clippy::exhaustive_enums, reason = "benches choose one")]
+pub enum Place {
+    /// In memory.
+    Memory,
+    /// In a folder.
+    Folder,
+}
+
+impl Place {
+    /// The bucket without Bulla, and as Bulla has it.
+    fn empty(self, folder: &FsPath) -> (Arc<dyn ObjectStore>, Bucket) {
+        match self {
+            Self::Memory => {
+                let memory = Arc::new(InMemory::new());
+                let bucket = Bucket::from_object_store(memory.clone(), "").expect("an empty prefix is one");
+                (memory, bucket)
+            }
+            Self::Folder => {
+                let url = StoreUrl::parse(&folder.display().to_string()).expect("a path is a store's name");
+                let bucket = url.connect(true).expect("a folder can be made");
+                let files = LocalFileSystem::new_with_prefix(folder).expect("it was made");
+                (Arc::new(files.with_fsync(true)), bucket)
+            }
+        }
+    }
+}
+
+fn vault(dir: &FsPath) -> Vault {
     let cost = PassphraseCost::MINIMAL;
     let vault = CreateVault { purge_protection: true, passphrase: Passphrase::new("bench"), cost };
     let vault = Vault::create(dir, vault).expect("an empty folder takes a vault");
     vault.set_policy(&Identity::System, &Permission::FOR_STORES).expect("a policy can be set");
-    vault.create_key(&CreateKey::new("bench", KeyKind::Aes { bits: 256 })).expect("a key can be made");
+    for name in ["bench", "other"] {
+        vault.create_key(&CreateKey::new(name, KeyKind::Aes { bits: 256 })).expect("a key can be made");
+    }
+    vault
+}
+
+async fn create(vault: &Vault, provider: Counting, bucket: Bucket, bound: Duration) -> Store {
     let key = vault.key_id("bench", None).expect("that is a key's name");
     let engine = Engine::builder()
-        .providers(Providers::new().with(Arc::new(VaultProvider::new(vault))))
+        .providers(Providers::new().with(Arc::new(provider)))
         .runtime(Arc::new(TokioRuntime))
         .build();
     let options = CreateOptions {
@@ -78,11 +137,55 @@ async fn create(dir: &FsPath, memory: Arc<InMemory>) -> Store {
         key,
         identity: Identity::System,
         managed: Managed::Customer,
-        revocation_bound: Duration::from_secs(60),
+        revocation_bound: bound,
         allow_unprotected_key: false,
     };
-    let bucket = Bucket::from_object_store(memory, "").expect("an empty prefix is one");
     engine.create(bucket, options).await.expect("an empty bucket takes a store")
+}
+
+/// The vault, and how often it was asked.
+#[derive(Debug)]
+struct Counting {
+    vault: VaultProvider,
+    calls: Arc<AtomicU64>,
+}
+
+impl Counting {
+    fn asked(&self) -> &VaultProvider {
+        self.calls.fetch_add(1, Ordering::Relaxed);
+        &self.vault
+    }
+}
+
+#[async_trait]
+impl KekProvider for Counting {
+    fn accepts(&self, key: &KeyId) -> bool {
+        self.vault.accepts(key)
+    }
+
+    async fn describe(&self, key: &KeyId, identity: &Identity) -> Result<KeyDescription, KekError> {
+        self.asked().describe(key, identity).await
+    }
+
+    async fn wrap_key(
+        &self,
+        key: &KeyId,
+        identity: &Identity,
+        alg: WrapAlgorithm,
+        secret: &Secret<32>,
+    ) -> Result<WrappedKey, KekError> {
+        self.asked().wrap_key(key, identity, alg, secret).await
+    }
+
+    async fn unwrap_key(
+        &self,
+        key: &KeyId,
+        identity: &Identity,
+        alg: WrapAlgorithm,
+        value: &[u8],
+    ) -> Result<Secret<32>, KekError> {
+        self.asked().unwrap_key(key, identity, alg, value).await
+    }
 }
 
 /// `len` bytes that no other call with another `number` gives, so that no two blobs are equal.

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
+#[path = "cli/audit.rs"]
+mod audit;
 #[path = "cli/crash.rs"]
 mod crash;
 #[path = "cli/errors.rs"]
@@ -16,12 +18,18 @@ mod memory;
 mod quickstart;
 #[path = "cli/revoke.rs"]
 mod revoke;
+#[path = "cli/rewrap.rs"]
+mod rewrap;
 #[path = "cli/serve.rs"]
 mod serve;
 #[path = "cli/service.rs"]
 mod service;
 #[path = "cli/story.rs"]
 mod story;
+#[path = "../../crates/kek-pkcs11/tests/token.rs"]
+mod token;
+#[path = "cli/tokens.rs"]
+mod tokens;
 #[path = "cli/trust.rs"]
 mod trust;
 #[path = "cli/usage.rs"]

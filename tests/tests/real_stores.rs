@@ -1,4 +1,5 @@
-//! The bucket layer against real servers: S3 (moto) and Azure Blob Storage (Azurite), and against what it has by itself.
+//! The bucket layer, gc and verify against real servers: S3 (moto) and Azure Blob Storage (Azurite), and against what Bulla has
+//! by itself.
 //!
 //! Places and options are given as users give them: a URL, and object_store's variables in the environment of a process.
 
@@ -6,9 +7,14 @@
 
 use std::env;
 use std::process::Command;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bulla::bucket::{Bucket, BucketErrorKind, Conditional, StoreUrl};
+use bulla::kek::{Identity, Providers};
+use bulla::{CreateOptions, Engine, GcOptions, Managed, Mode, PutOptions, VerifyOptions};
+use bulla_testkit::provider::{SimProvider, key_id};
+use bulla_testkit::runtime::SimRuntime;
 use bulla_tests::part;
 use bulla_tests::servers::Server;
 use bytes::Bytes;
@@ -90,6 +96,7 @@ async fn suite(bucket: Bucket) {
     sizes_and_ranges(&bucket).await;
     listings(&bucket).await;
     races(&bucket).await;
+    garbage(&bucket).await;
 }
 
 /// A container that is not there is an error, and not an empty one.
@@ -191,4 +198,44 @@ async fn races(bucket: &Bucket) {
 
     let creates = join_all((0..WRITERS).map(|writer| bucket.put_create("raced", writer.to_string()))).await;
     assert_eq!(creates.iter().filter(|outcome| outcome.is_done()).count(), 1);
+}
+
+/// A store is made here; what is deleted is collected, by the server's clock and in its rounding, and the rest is sound.
+async fn garbage(bucket: &Bucket) {
+    const GRACE: Duration = Duration::from_secs(6);
+    let clock = SimRuntime::new(tokio::time::Instant::now(), 1);
+    let provider = Arc::new(SimProvider::new(&clock, "k"));
+    let engine = Engine::builder().providers(Providers::new().with(provider)).gc_grace(GRACE).build();
+    let options = CreateOptions {
+        mode: Mode::Hierarchical,
+        key: key_id("k"),
+        identity: Identity::System,
+        managed: Managed::Customer,
+        revocation_bound: Duration::from_secs(60),
+        allow_unprotected_key: false,
+    };
+    let store = engine.create(bucket.clone(), options).await.unwrap();
+    let put = async |bytes: Vec<u8>| store.put_bytes(bytes, PutOptions::default()).await.unwrap().digest;
+    let (kept, deleted) = (put(vec![1; 200_000]).await, put(vec![2; 300_000]).await);
+    store.delete(&deleted).await.unwrap();
+    let gc = async || store.gc(GcOptions::default(), |_| {}).await.unwrap();
+    let report = gc().await;
+    assert_eq!((report.envelopes, report.removed.objects, report.data.objects), (1, 0, 2));
+    tokio::time::sleep(GRACE + Duration::from_secs(2)).await;
+    // What has to outrun a gc is copied: a copy has a time of its own.
+    let data: Vec<_> = bucket.list("data").try_collect().await.unwrap();
+    bucket.copy(&data[0].key, "copied").await.unwrap();
+    let copied = bucket.head("copied").await.unwrap().unwrap();
+    assert_eq!(copied.size, data[0].size);
+    assert!(copied.last_modified.duration_since(data[0].last_modified).unwrap() >= GRACE);
+    let report = gc().await;
+    assert_eq!((report.removed.objects, report.too_young.objects, report.data.objects), (1, 0, 2));
+    assert_eq!(bucket.list("data").count().await, 1);
+    assert!(!put(vec![1; 200_000]).await.to_string().is_empty());
+    assert_eq!(bucket.list("data").count().await, 1, "old, seen by every gc, and shared");
+    let report = store.verify(VerifyOptions { read: 1.0 }, |_| {}).await.unwrap();
+    assert_eq!((report.blobs, report.read.objects, report.damaged, report.unnamed.objects), (1, 1, 0, 0));
+    assert_eq!(store.get(&kept).await.unwrap().bytes().await.unwrap(), vec![1; 200_000]);
+    bucket.delete_all(&["copied".to_owned(), "never there".to_owned()]).await.unwrap();
+    assert!(bucket.head("copied").await.unwrap().is_none());
 }

@@ -58,7 +58,7 @@ pub(crate) fn report(check: bool) -> Outcome {
     }
     measured.sort_by(|a, b| a.group.cmp(&b.group).then(a.nanoseconds.total_cmp(&b.nanoseconds)));
     let mut group = "";
-    for one in &measured {
+    for one in measured.iter().filter(|one| one.group != "rotate") {
         if one.group != group {
             println!("\n{}", one.group);
             group = &one.group;
@@ -69,6 +69,8 @@ pub(crate) fn report(check: bool) -> Outcome {
         };
         println!("  {:<28} {:>12.1} µs {rate}", one.function, one.nanoseconds / 1e3);
     }
+    plot_rotations(&measured);
+    print_calls(Path::new("target/criterion/calls.json"))?;
     let mut missed = String::new();
     println!();
     for goal in GOALS {
@@ -96,6 +98,38 @@ pub(crate) fn report(check: bool) -> Outcome {
     Ok(())
 }
 
+/// The time of a rotation by the number of envelopes: a bar each, all of one scale. It is to be flat.
+fn plot_rotations(measured: &[Measured]) {
+    const WIDTH: f64 = 50.0;
+    let mut rotations: Vec<(u64, f64)> = measured
+        .iter()
+        .filter(|one| one.group == "rotate")
+        .filter_map(|one| Some((one.function.parse().ok()?, one.nanoseconds)))
+        .collect();
+    rotations.sort_unstable_by_key(|(envelopes, _)| *envelopes);
+    let longest = rotations.iter().map(|(_, time)| *time).fold(0.0, f64::max);
+    if longest > 0.0 {
+        println!("\nrotate, by the number of envelopes");
+    }
+    for (envelopes, time) in rotations {
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between 0 and the width")]
+        let bar = "#".repeat((time / longest * WIDTH).round() as usize);
+        println!("  {envelopes:>9} {:>9.1} µs {bar}", time / 1e3);
+    }
+}
+
+/// How often the provider was asked while a million blobs were read.
+fn print_calls(counted: &Path) -> Outcome {
+    if !counted.exists() {
+        return Ok(());
+    }
+    println!("\nprovider calls per million gets of a small blob");
+    for run in json(counted.to_path_buf())?.as_array().into_iter().flatten() {
+        println!("  R = {:>2} s: {:>3}, in {} s", run["bound_s"], run["calls"], run["seconds"]);
+    }
+    Ok(())
+}
+
 /// `…/new/benchmark.json` says what it is, `…/new/estimates.json` what was measured.
 fn collect(folder: &Path, measured: &mut Vec<Measured>) -> Outcome {
     let Ok(entries) = fs::read_dir(folder) else { return Ok(()) };
@@ -108,7 +142,12 @@ fn collect(folder: &Path, measured: &mut Vec<Measured>) -> Outcome {
             let (what, estimates) = (json(path.join("benchmark.json"))?, json(path.join("estimates.json"))?);
             measured.push(Measured {
                 group: what["group_id"].as_str().unwrap_or_default().to_owned(),
-                function: what["function_id"].as_str().unwrap_or_default().to_owned(),
+                // A parameter alone is the number of what is measured.
+                function: what["function_id"]
+                    .as_str()
+                    .or(what["value_str"].as_str())
+                    .unwrap_or_default()
+                    .to_owned(),
                 nanoseconds: estimates["median"]["point_estimate"].as_f64().unwrap_or(f64::NAN),
                 bytes: what["throughput"]["Bytes"].as_f64(),
             });

@@ -55,6 +55,12 @@ const LAYERS: &[Layer] = &[
         never_in_tree: &["object_store", "reqwest", "hyper"],
         never_in_source: &["object_store", "TcpStream", "UdpSocket"],
     },
+    Layer {
+        package: "bulla-kek-pkcs11",
+        below: &["bulla-envelope", "bulla-kek"],
+        never_in_tree: &["object_store", "reqwest", "hyper"],
+        never_in_source: &["object_store", "TcpStream", "UdpSocket", "std::env"],
+    },
     // Talks to key vaults, and neither keeps nor stores anything.
     Layer {
         package: "bulla-kek-azure",
@@ -76,6 +82,7 @@ const LAYERS: &[Layer] = &[
         never_in_tree: &[],
         never_in_source: &[
             "bulla_vault",
+            "bulla_kek_pkcs11",
             "tokio::time",
             "tokio::task",
             "tokio::spawn",
@@ -99,6 +106,7 @@ const LAYERS: &[Layer] = &[
             "bulla-vault",
             "bulla-vault-server",
             "bulla-kek-azure",
+            "bulla-kek-pkcs11",
             "bulla",
         ],
         never_in_tree: &[],

@@ -1,7 +1,10 @@
-//! The outside parts that tests talk to: other implementations of the data format, S3 and Azure Blob servers.
+//! The outside parts that tests talk to: other implementations of the data format, S3 and Azure Blob servers, PKCS#11
+//! modules.
 //!
-//! All of them live under `target/`, so that nothing on the machine changes. Each is installed once and again
-//! when its list of requirements changes.
+//! All of them but what only a distribution has (`tokens`) live under `target/`, so that nothing on the machine changes. Each
+//! is installed once and again when its list of requirements changes.
+
+mod tokens;
 
 use std::path::{Path, PathBuf};
 
@@ -24,15 +27,19 @@ pub(crate) struct Parts {
     pub(crate) python: PathBuf,
     pub(crate) moto_server: PathBuf,
     pub(crate) azurite_blob: PathBuf,
+    pub(crate) softhsm2: PathBuf,
+    pub(crate) kryoptic: PathBuf,
 }
 
 impl Parts {
     /// The names under which tests look for them; without a name set, a test looks on PATH or prints SKIPPED.
-    pub(crate) fn environment(&self) -> [(&'static str, &Path); 3] {
+    pub(crate) fn environment(&self) -> [(&'static str, &Path); 5] {
         [
             ("BULLA_PYTHON", &self.python),
             ("BULLA_MOTO_SERVER", &self.moto_server),
             ("BULLA_AZURITE_BLOB", &self.azurite_blob),
+            ("BULLA_SOFTHSM2_MODULE", &self.softhsm2),
+            ("BULLA_KRYOPTIC_MODULE", &self.kryoptic),
         ]
     }
 }
@@ -55,6 +62,8 @@ pub(crate) fn setup() -> Outcome<Parts> {
         python: venv.join("bin/python"),
         moto_server: venv.join("bin/moto_server"),
         azurite_blob: npm.join("node_modules/.bin/azurite-blob"),
+        softhsm2: tokens::softhsm2()?,
+        kryoptic: tokens::kryoptic()?,
     };
     for (name, path) in parts.environment() {
         if !path.exists() {

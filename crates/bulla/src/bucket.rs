@@ -280,6 +280,20 @@ impl Bucket {
         done
     }
 
+    /// When the object of this key, written at `modified`, could be seen, or later. In a folder that is not when it was
+    /// written.
+    ///
+    /// # Errors
+    /// [`BucketErrorKind::NotFound`] if it is gone; otherwise what the store says.
+    ///
+    /// # Cancel safety
+    /// Yes: reading changes nothing.
+    pub async fn placed(&self, key: &str, modified: SystemTime) -> Result<SystemTime, BucketError> {
+        let Some(files) = &self.files else { return Ok(modified) };
+        let placed = files.placed(&self.path(key)?).await;
+        placed.map_err(|error| BucketError::from_store("look up", key, error))
+    }
+
     /// Copies an object to a name that nobody else uses, with the time of now.
     ///
     /// # Errors

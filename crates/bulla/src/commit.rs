@@ -15,18 +15,18 @@ use std::time::Duration;
 
 use bulla_envelope::digest::Digest;
 use bulla_envelope::envelope::{BlobRecord, Envelope, EnvelopeHeader};
-use bulla_envelope::ids::BlobId;
+use bulla_envelope::ids::{BlobId, RootId};
 use bulla_envelope::secret::Dek;
-use bulla_kek::Now;
 use bytes::Bytes;
 
-use crate::bucket::{BucketError, Conditional, UpdateVersion};
+use crate::bucket::{BucketError, BucketErrorKind, Conditional, UpdateVersion};
 use crate::envelopes::{Found, OpenedBlob, age};
 use crate::error::{Error, ErrorKind, Result};
+use crate::extents::PlacedExtent;
 use crate::horizon::{Horizon, Outrun, Wanted};
 use crate::store::StoreInner;
 use crate::unlock::Unlocked;
-use crate::upload::{PlacedExtent, PutResult};
+use crate::upload::PutResult;
 
 const ATTEMPTS: usize = 16;
 
@@ -37,6 +37,8 @@ pub(crate) struct Draft {
     pub(crate) digest: Digest,
     pub(crate) size: u64,
     pub(crate) dek: Dek,
+    /// The root in use when the DEK was made; `None`: the one in use now.
+    pub(crate) dek_root: Option<RootId>,
     pub(crate) inline: Option<Vec<u8>>,
     pub(crate) extents: Vec<PlacedExtent>,
     /// No extent is older than this horizon.
@@ -53,14 +55,24 @@ enum Answers {
 
 impl StoreInner {
     pub(crate) async fn commit(&self, mut draft: Draft) -> Result<PutResult> {
-        let mut answers = Answers::AllDefinite;
-        let result = self.try_commit(&mut draft, &mut answers).await;
+        let (result, answers) = self.commit_draft(&mut draft).await;
         let ours = matches!(&result, Ok(result) if result.created);
         if !ours && answers == Answers::AllDefinite {
             self.drop_extents(&draft.extents).await;
         }
-        self.cache.remove(&draft.digest);
         result
+    }
+
+    /// As [`commit`](Self::commit), for data that others name too: it stays, whatever comes.
+    pub(crate) async fn commit_shared(&self, mut draft: Draft) -> Result<PutResult> {
+        self.commit_draft(&mut draft).await.0
+    }
+
+    async fn commit_draft(&self, draft: &mut Draft) -> (Result<PutResult>, Answers) {
+        let mut answers = Answers::AllDefinite;
+        let result = self.try_commit(draft, &mut answers).await;
+        self.cache.remove(&draft.digest);
+        (result, answers)
     }
 
     async fn try_commit(&self, draft: &mut Draft, answers: &mut Answers) -> Result<PutResult> {
@@ -210,7 +222,7 @@ impl StoreInner {
         if draft.extents.is_empty() {
             return Ok(Outrun::Unmoved);
         }
-        let too_old = self.is_too_old(draft);
+        let too_old = self.are_too_old(&draft.extents);
         let horizon = self.horizon(if too_old { Duration::ZERO } else { max_age }).await?;
         if horizon <= draft.horizon && !too_old {
             return Ok(Outrun::Unmoved);
@@ -230,10 +242,7 @@ impl StoreInner {
         (mut keys, mut version): (Arc<Unlocked>, UpdateVersion),
     ) -> Result<Option<UpdateVersion>> {
         loop {
-            let now = self.parts.runtime.now();
-            let bound = self.gate.revocation_bound();
-            let in_time = age(&now, &keys.view.read_started) <= bound && age(&now, &keys.sent) <= bound;
-            if in_time && self.gate.is_live(self) {
+            if self.is_in_time(&keys) {
                 return Ok(Some(version));
             }
             let newer = self.gate.refresh(self).await?;
@@ -244,6 +253,14 @@ impl StoreInner {
             // The process may have been paused in this write as well.
             (keys, version) = (newer, rewrapped);
         }
+    }
+
+    /// Whether a write that `keys` went into may be acknowledged without another look at the log.
+    pub(crate) fn is_in_time(&self, keys: &Unlocked) -> bool {
+        let now = self.parts.runtime.now();
+        let bound = self.gate.revocation_bound();
+        let in_time = age(&now, &keys.view.read_started) <= bound && age(&now, &keys.sent) <= bound;
+        in_time && self.gate.is_live(self)
     }
 
     /// Replaces our own envelope by one that is wrapped under the active store key and names the extents where they are now.
@@ -302,7 +319,13 @@ impl StoreInner {
         let Some(times) = self.times_of(&extents).await? else { return Ok(false) };
         let Some(oldest) = times.into_iter().min() else { return Ok(true) };
         let quick = self.gate.revocation_bound().min(self.parts.gc_grace / 2);
-        let took = found.modified.duration_since(oldest).unwrap_or_default();
+        let key = self.blob_key(&*self.gate.secrets(self).await?, &found.record.digest);
+        let visible = match self.bucket.placed(&key, found.modified).await {
+            Ok(visible) => visible,
+            Err(error) if error.kind() == BucketErrorKind::NotFound => return Ok(false),
+            Err(error) => return Err(error.into()),
+        };
+        let took = visible.duration_since(oldest).unwrap_or_default();
         Ok(took <= quick || !self.horizon(Duration::ZERO).await?.is_after(oldest))
     }
 
@@ -314,7 +337,7 @@ impl StoreInner {
             extents: draft.extents.iter().map(|placed| placed.extent.clone()).collect(),
             inline: draft.inline.clone(),
             created: self.parts.runtime.now().unix_ms(),
-            dek_root: keys.root_id,
+            dek_root: draft.dek_root.unwrap_or(keys.root_id),
             expires: self.expiry(draft),
         };
         self.seal_record(keys, &record, &draft.dek).await
@@ -338,22 +361,15 @@ impl StoreInner {
         Some(self.parts.runtime.now().unix_ms().saturating_add(ttl))
     }
 
-    fn is_too_old(&self, draft: &Draft) -> bool {
-        let now = self.parts.runtime.now();
-        let oldest: Option<&Now> =
-            draft.extents.iter().map(|placed| &placed.started).min_by_key(|started| started.boot);
-        oldest.is_some_and(|oldest| age(&now, oldest) > self.parts.gc_grace / 2)
-    }
-
     fn refuse_too_old(&self, draft: &Draft) -> Result<()> {
-        if self.is_too_old(draft) { Err(too_old()) } else { Ok(()) }
+        if self.are_too_old(&draft.extents) { Err(too_old()) } else { Ok(()) }
     }
 }
 
 /// Every attempt at a conditional write failed: the last failure, or else others were faster each time.
-pub(crate) fn contended(failure: Option<BucketError>, digest: &Digest) -> Error {
+pub(crate) fn contended(failure: Option<BucketError>, what: &dyn std::fmt::Display) -> Error {
     failure.map_or_else(
-        || Error::new(ErrorKind::Conflict, format!("others keep writing {digest}; try again")),
+        || Error::new(ErrorKind::Conflict, format!("others keep writing {what}; try again")),
         Error::from,
     )
 }

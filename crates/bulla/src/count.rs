@@ -14,8 +14,6 @@ use crate::store::StoreInner;
 use crate::sweep::envelope::Read;
 use crate::sweep::{PREFIXES, SweepEvent, WIDTH, Work};
 
-/// Where upload sessions will be; this version makes none.
-const UPLOADS: &str = "uploads";
 /// So many objects are named in a count and in its error; the rest are in the events.
 const NAMED: usize = 20;
 
@@ -25,14 +23,14 @@ const NAMED: usize = 20;
 pub struct Count {
     /// Envelopes that are there, whether they open or not.
     pub envelopes: u64,
-    /// Envelopes that open, by each key of the log that their DEK is wrapped under.
+    /// Upload sessions that are there, whether they open or not.
+    pub sessions: u64,
+    /// Envelopes and sessions that open, by each key of the log that their DEK is wrapped under.
     pub under: BTreeMap<String, u64>,
-    /// Envelopes that don't open.
+    /// Envelopes and sessions that don't open.
     pub failed: u64,
     /// The first of them.
     pub failures: Vec<String>,
-    /// Upload sessions, which this version can't look into; the first of them.
-    pub sessions: Vec<String>,
 }
 
 /// What an envelope came to.
@@ -43,7 +41,7 @@ enum Counted {
 }
 
 impl Count {
-    /// Envelopes whose DEK is wrapped under `kid`, as far as could be seen.
+    /// Envelopes and sessions whose DEK is wrapped under `kid`, as far as could be seen.
     #[must_use]
     pub fn under(&self, kid: &str) -> u64 {
         self.under.get(kid).copied().unwrap_or_default()
@@ -52,7 +50,7 @@ impl Count {
     /// Whether `kid` may go: everything could be looked at, and nothing is under it.
     #[must_use]
     pub fn is_safe_to_retire(&self, kid: &str) -> bool {
-        self.failed == 0 && self.sessions.is_empty() && self.under(kid) == 0
+        self.failed == 0 && self.under(kid) == 0
     }
 
     /// An error where something could not be looked at.
@@ -61,24 +59,17 @@ impl Count {
             let more = if self.failed > 1 { format!(" and {} more", self.failed - 1) } else { String::new() };
             return Err(Error::corrupt(format!(
                 "`{first}`{more} can't be opened, so no key is retired: restore what is damaged or delete it \
-                 (`bulla rm STORE DIGEST`), then run the command again"
+                 (`bulla rm STORE DIGEST`; an upload session goes with `bulla gc` after seven days), then run the command \
+                 again"
             )));
-        }
-        if let Some(first) = self.sessions.first() {
-            return Err(Error::new(
-                ErrorKind::Invalid,
-                format!(
-                    "the upload session `{first}` was written by a newer Bulla and may need the old key: finish or abort \
-                     it with that, then run the command again"
-                ),
-            ));
         }
         Ok(())
     }
 
-    fn note(&mut self, counted: Counted) {
+    /// Notes it, if there is anything to count.
+    fn note(&mut self, counted: Counted) -> bool {
         match counted {
-            Counted::Gone => return,
+            Counted::Gone => return false,
             Counted::Under(kids) => {
                 for kid in kids {
                     *self.under.entry(kid).or_default() += 1;
@@ -91,11 +82,12 @@ impl Count {
                 }
             }
         }
-        self.envelopes += 1;
+        true
     }
 
     fn add(&mut self, other: Self) {
         self.envelopes += other.envelopes;
+        self.sessions += other.sessions;
         for (kid, count) in other.under {
             *self.under.entry(kid).or_default() += count;
         }
@@ -119,7 +111,7 @@ impl Work<'_> {
             total.add(count);
             self.note_prefix();
         }
-        total.sessions = self.store.patiently(|| self.store.sessions()).await?;
+        total.add(self.count_sessions().await?);
         (self.observe)(SweepEvent::Counted(total.clone()));
         Ok(total)
     }
@@ -139,7 +131,25 @@ impl Work<'_> {
         let mut counted = counted.buffer_unordered(self.per_prefix());
         let mut total = Count::default();
         while let Some(counted) = counted.try_next().await? {
-            total.note(counted);
+            total.envelopes += u64::from(total.note(counted));
+        }
+        Ok(total)
+    }
+
+    async fn count_sessions(&self) -> Result<Count> {
+        let counted = stream::iter(self.session_keys().await?).map(|key| async move {
+            self.pace.turn(&*self.store.parts.runtime).await;
+            let counted = self.store.patiently(|| self.store.count_session(&key)).await?;
+            if let Counted::Failed(key, error) = &counted {
+                tracing::warn!(%key, %error, "an upload session can't be opened");
+                (self.observe)(SweepEvent::Failed { key: key.clone(), error: error.to_string() });
+            }
+            Ok::<_, Error>(counted)
+        });
+        let mut counted = counted.buffer_unordered(self.per_prefix());
+        let mut total = Count::default();
+        while let Some(counted) = counted.try_next().await? {
+            total.sessions += u64::from(total.note(counted));
         }
         Ok(total)
     }
@@ -164,9 +174,12 @@ impl StoreInner {
         Ok(Counted::Under(kids.collect()))
     }
 
-    async fn sessions(&self) -> Result<Vec<String>> {
-        let listing = self.bucket.list(UPLOADS);
-        let living = listing.try_filter(|entry| futures::future::ready(!entry.is_tombstone()));
-        Ok(living.map_ok(|entry| entry.key).take(NAMED).try_collect().await?)
+    async fn count_session(&self, key: &str) -> Result<Counted> {
+        match self.session_kids(key).await {
+            Ok(Some(kids)) => Ok(Counted::Under(kids)),
+            Ok(None) => Ok(Counted::Gone),
+            Err(error) if error.kind() == ErrorKind::Corrupt => Ok(Counted::Failed(key.to_owned(), error)),
+            Err(error) => Err(error),
+        }
     }
 }

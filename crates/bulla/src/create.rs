@@ -14,8 +14,9 @@ use bulla_kek::{Identity, KeyDescription, KeyId, Now, WrapAlgorithm};
 use quick_cache::sync::Cache;
 
 use crate::bucket::Bucket;
-use crate::engine::Engine;
+use crate::engine::{Engine, Parts};
 use crate::error::{Error, ErrorKind, Result};
+use crate::events::Action;
 use crate::gate::Gate;
 use crate::horizon::HorizonCache;
 use crate::log::{self, Append, RawRecord, RecordMark};
@@ -74,7 +75,13 @@ impl Engine {
     /// # Cancel safety
     /// A dropped `create` may or may not have made the store; open it to find out.
     pub async fn create(&self, bucket: Bucket, options: CreateOptions) -> Result<Store> {
-        let parts = &self.parts;
+        let parts = self.parts_of_a_store();
+        let started = parts.runtime.now();
+        let created = self.try_create(&parts, bucket, options).await;
+        self.audited(Action::Create, started, &parts, created).await
+    }
+
+    async fn try_create(&self, parts: &Arc<Parts>, bucket: Bucket, options: CreateOptions) -> Result<Store> {
         let random = parts.runtime.random();
         check_bound(&options)?;
         if log::exists(&bucket).await? {
@@ -94,7 +101,7 @@ impl Engine {
                 let options = OpenOptions { trust: Trust::Anchor(root.anchor()), floor: Some(mark) };
                 let read_started = parts.runtime.now();
                 let newest = log::read_newest(&bucket, options.floor).await?;
-                self.unlock(bucket, newest, read_started, options).await
+                self.unlock(parts, bucket, newest, read_started, options).await
             }
             Append::Lost => Err(already_a_store()),
         }
@@ -135,18 +142,25 @@ impl Engine {
     /// # Cancel safety
     /// Cancel safe.
     pub async fn open(&self, bucket: Bucket, options: OpenOptions) -> Result<Store> {
+        let parts = self.parts_of_a_store();
+        let started = parts.runtime.now();
+        let opened = self.try_open(&parts, bucket, options).await;
+        self.audited(Action::Open, started, &parts, opened).await
+    }
+
+    async fn try_open(&self, parts: &Arc<Parts>, bucket: Bucket, options: OpenOptions) -> Result<Store> {
         let read_started = self.parts.runtime.now();
         // First what is cheap and says whether there is a store here at all.
         let newest = log::read_newest(&bucket, options.floor).await?;
         self.probe(&bucket).await?;
         let mark = newest.mark;
-        let opened = self.unlock(bucket.clone(), newest, read_started, options).await;
+        let opened = self.unlock(parts, bucket.clone(), newest, read_started, options).await;
         match opened {
             // Another node may have rotated to another key meanwhile.
             Err(error) if error.kind() == ErrorKind::Revoked => {
                 let read_started = self.parts.runtime.now();
                 match log::read_after(&bucket, mark).await? {
-                    Some(newer) => self.unlock(bucket, newer, read_started, options).await,
+                    Some(newer) => self.unlock(parts, bucket, newer, read_started, options).await,
                     None => Err(error),
                 }
             }
@@ -156,12 +170,12 @@ impl Engine {
 
     async fn unlock(
         &self,
+        parts: &Arc<Parts>,
         bucket: Bucket,
         raw: RawRecord,
         read_started: Now,
         options: OpenOptions,
     ) -> Result<Store> {
-        let parts = &self.parts;
         let anchor = match options.trust {
             Trust::Anchor(anchor) => Some(anchor),
             Trust::OnFirstUse => None,
@@ -173,6 +187,7 @@ impl Engine {
             _ => Describe::Newest { known: None },
         };
         let keys = unlock(&parts.providers, &raw, expected, read_started, sent, describe).await?;
+        parts.events.set_store(keys.store());
         let inner = StoreInner {
             parts: Arc::clone(parts),
             bucket,

@@ -6,14 +6,19 @@ use std::time::Duration;
 use bulla_envelope::crypto::CryptoProvider;
 use bulla_kek::{Providers, Runtime, TokioRuntime};
 
+use crate::audit::AuditMode;
 use crate::buffers::Buffers;
+use crate::events::{EventSink, Events};
 
 /// What is injected, chosen once.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Parts {
     pub(crate) crypto: &'static CryptoProvider,
     pub(crate) runtime: Arc<dyn Runtime>,
+    /// Watched: every call to them is an event.
     pub(crate) providers: Providers,
+    /// Of the store that these parts are for.
+    pub(crate) events: Arc<Events>,
     pub(crate) memory_per_stream: usize,
     pub(crate) gc_grace: Duration,
     pub(crate) outage_grace: Duration,
@@ -34,22 +39,32 @@ pub(crate) struct Parts {
 #[derive(Clone, Debug)]
 pub struct Engine {
     pub(crate) parts: Arc<Parts>,
+    /// As they were given: watched anew for each store, so that calls are events of that store. Nobody else calls them.
+    unwatched: Providers,
 }
 
 /// Settings of an [`Engine`].
 #[derive(Debug)]
 pub struct EngineBuilder {
     parts: Parts,
+    sink: Option<Arc<dyn EventSink>>,
+    node: Option<Arc<str>>,
+    audit: AuditMode,
 }
 
 impl Engine {
     /// Starts with the defaults: the fastest crypto back end that was built, tokio, no key providers.
     #[must_use]
     pub fn builder() -> EngineBuilder {
+        let runtime: Arc<dyn Runtime> = Arc::new(TokioRuntime);
         EngineBuilder {
+            sink: None,
+            node: None,
+            audit: AuditMode::default(),
             parts: Parts {
                 crypto: CryptoProvider::best(),
-                runtime: Arc::new(TokioRuntime),
+                events: Arc::new(Events::new(None, Arc::clone(&runtime), "".into(), AuditMode::Off)),
+                runtime,
                 providers: Providers::new(),
                 memory_per_stream: 16 << 20,
                 gc_grace: Duration::from_secs(24 * 60 * 60),
@@ -59,6 +74,13 @@ impl Engine {
                 buffers: Buffers::default(),
             },
         }
+    }
+
+    /// The parts for one store.
+    pub(crate) fn parts_of_a_store(&self) -> Arc<Parts> {
+        let events = Arc::new(self.parts.events.for_another_store());
+        let providers = events.watch(&self.unwatched);
+        Arc::new(Parts { providers, events, ..(*self.parts).clone() })
     }
 }
 
@@ -125,9 +147,44 @@ impl EngineBuilder {
         self
     }
 
+    /// Who listens to events; nobody unless set. They go to `tracing` as well, and with the feature `metrics` to its
+    /// recorder.
+    #[must_use]
+    pub fn events(mut self, sink: Arc<dyn EventSink>) -> Self {
+        self.sink = Some(sink);
+        self
+    }
+
+    /// What events call this node: its host's name, say. 1 to 64 printable characters; what is beyond, and what can't
+    /// be printed, is left out. A random name unless set.
+    #[must_use]
+    pub fn node(mut self, name: &str) -> Self {
+        let printable = name.chars().filter(char::is_ascii_graphic).take(64);
+        self.node = Some(printable.collect::<String>().into()).filter(|name: &Arc<str>| !name.is_empty());
+        self
+    }
+
+    /// Whether stores write their audit logs; [`AuditMode::Follow`] unless set.
+    #[must_use]
+    pub fn audit(mut self, mode: AuditMode) -> Self {
+        self.audit = mode;
+        self
+    }
+
     /// The engine.
     #[must_use]
-    pub fn build(self) -> Engine {
-        Engine { parts: Arc::new(self.parts) }
+    pub fn build(mut self) -> Engine {
+        #[cfg(feature = "locked-memory")]
+        crate::memory::lock_secrets();
+        let runtime = &self.parts.runtime;
+        let node = self.node.unwrap_or_else(|| {
+            let mut id = [0; 4];
+            runtime.random().fill(&mut id);
+            format!("node-{:08x}", u32::from_be_bytes(id)).into()
+        });
+        let unwatched = self.parts.providers;
+        self.parts.events = Arc::new(Events::new(self.sink, Arc::clone(runtime), node, self.audit));
+        self.parts.providers = self.parts.events.watch(&unwatched);
+        Engine { parts: Arc::new(self.parts), unwatched }
     }
 }

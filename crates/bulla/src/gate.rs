@@ -7,55 +7,33 @@
 
 mod keeper;
 mod renewal;
+mod report;
 mod transitions;
 mod versions;
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
-use bulla_kek::{DenyReason, KeyDescription, Lease, LeaseEnd, LeaseOptions, LeaseState, Next, Now};
+use bulla_kek::{KeyDescription, KeyId, Lease, LeaseEnd, LeaseOptions, LeaseState, Next, Now};
 use tokio::sync::{Notify, OwnedMutexGuard, oneshot};
 
+use self::report::Failure;
 use self::transitions::Transitions;
 use self::versions::Versions;
 use crate::engine::Parts;
 use crate::error::{Error, ErrorKind, Result};
+use crate::events::Action;
 use crate::log::{RawRecord, RecordMark};
 use crate::store::StoreInner;
 use crate::unlock::Unlocked;
 
+pub use self::report::{KeyFailure, KeyReport};
 pub use self::transitions::KeyStateWatch;
 pub use self::versions::FollowedVersions;
 
 /// Whether the store's key can be used, and if not, why.
 pub type KeyState = LeaseState;
-
-/// The state of a store's key, with what an operator asks next.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct KeyReport {
-    /// Whether the key can be used, and if not, why.
-    pub state: KeyState,
-    /// Since when it has been in this state.
-    pub since: SystemTime,
-    /// The last attempt to renew the lease that failed, until one succeeds.
-    pub last_failure: Option<KeyFailure>,
-    /// When the provider is asked next if nothing happens; `None`: when the store is used.
-    pub next_probe: Option<SystemTime>,
-}
-
-/// An attempt to renew the lease that failed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct KeyFailure {
-    /// When.
-    pub at: SystemTime,
-    /// What the caller does next.
-    pub kind: ErrorKind,
-    /// What happened, in a sentence.
-    pub message: String,
-}
 
 pub(crate) struct Gate {
     state: Mutex<State>,
@@ -83,14 +61,6 @@ struct State {
     /// The last failed renewal, so that a crowd of requests does not repeat it.
     failure: Option<Failure>,
     closed: bool,
-}
-
-struct Failure {
-    at: Now,
-    kind: ErrorKind,
-    message: String,
-    denied: Option<DenyReason>,
-    retry_after: Option<Duration>,
 }
 
 impl Gate {
@@ -144,6 +114,15 @@ impl Gate {
     /// # Cancel safety
     /// Cancel safe: a renewal that was begun goes on.
     pub(crate) async fn secrets(&self, store: &StoreInner) -> Result<Arc<Unlocked>> {
+        let started = store.parts.runtime.now();
+        let secrets = self.try_secrets(store).await;
+        if let Err(error) = &secrets {
+            store.parts.events.failed(Action::Refuse, started, error);
+        }
+        secrets
+    }
+
+    async fn try_secrets(&self, store: &StoreInner) -> Result<Arc<Unlocked>> {
         if let Some(keys) = self.live(store)? {
             return Ok(keys);
         }
@@ -190,6 +169,21 @@ impl Gate {
         }
     }
 
+    /// The secrets if there are any, without using them: the lease may have ended.
+    pub(crate) fn held(&self) -> Option<Arc<Unlocked>> {
+        self.lock().keys.clone()
+    }
+
+    /// The secrets under a live lease, without prolonging it or asking anybody.
+    pub(crate) fn held_live(&self, store: &StoreInner) -> Option<Arc<Unlocked>> {
+        self.with(store, |state, now| state.lease.usable(now).ok().and_then(|()| state.keys.clone()))
+    }
+
+    /// What is left of the lease.
+    pub(crate) fn remaining(&self, store: &StoreInner) -> Option<Duration> {
+        self.with(store, |state, now| state.lease.remaining(now))
+    }
+
     /// Renews in a task of its own, so that a request that is given up does not take the answer with it: else clients in a
     /// hurry would ask the provider without end, and none of them would ever hear it.
     async fn renew_apart(&self, store: &StoreInner, renewing: OwnedMutexGuard<()>) -> Result<Arc<Unlocked>> {
@@ -206,6 +200,11 @@ impl Gate {
         done.await.map_err(stopped)??;
         // As if it had been live when it was asked for: the use is noted, and time may have passed since.
         self.live(store)?.ok_or_else(lease_ended)
+    }
+
+    /// The KEK versions that the newest record names.
+    fn asked(&self) -> Vec<KeyId> {
+        self.lock().newest.kids()
     }
 
     /// The KEK that the lease hangs on was denied to a request sent at `sent`: the provider is asked at once, unless
@@ -248,21 +247,6 @@ impl Gate {
         self.with(store, |state, now| state.lease.state(now))
     }
 
-    pub(crate) fn report(&self, store: &StoreInner) -> KeyReport {
-        // Lets a change that nobody noticed yet be one first.
-        let now_known = self.key_state(store);
-        self.with(store, |state, now| KeyReport {
-            state: now_known,
-            since: state.transitions.since(),
-            last_failure: state.failure.as_ref().map(|failure| KeyFailure {
-                at: failure.at.wall,
-                kind: failure.kind,
-                message: failure.message.clone(),
-            }),
-            next_probe: if state.closed { None } else { state.lease.next_probe(now) },
-        })
-    }
-
     pub(crate) fn watch(&self) -> KeyStateWatch {
         self.lock().transitions.watch()
     }
@@ -297,6 +281,7 @@ impl Gate {
         drop(state);
         if let Some(transition) = transition {
             transition.tell(store.store_id, failure.as_deref());
+            store.parts.events.key_became(&lease, self.asked());
         }
         result
     }
@@ -318,7 +303,7 @@ impl Gate {
         })
     }
 
-    fn closed(&self) -> bool {
+    pub(crate) fn is_closed(&self) -> bool {
         self.lock().closed
     }
 }
@@ -355,26 +340,6 @@ impl State {
     }
 }
 
-impl Failure {
-    fn new(at: Now, error: &Error) -> Self {
-        Self {
-            at,
-            kind: error.kind(),
-            message: error.to_string(),
-            denied: error.denied(),
-            retry_after: error.retry_after(),
-        }
-    }
-
-    fn to_error(&self) -> Error {
-        match self.denied {
-            Some(reason) => Error::revoked(reason, self.message.clone()),
-            None => Error::new(self.kind, self.message.clone()),
-        }
-        .with_retry_after(self.retry_after)
-    }
-}
-
 fn lease_ended() -> Error {
     Error::new(ErrorKind::Unavailable, "the lease ended meanwhile; retry")
 }
@@ -385,8 +350,9 @@ fn bound(keys: &Unlocked) -> Duration {
 
 impl Drop for StoreInner {
     fn drop(&mut self) {
-        // Lets the keeper see that its store is gone.
+        // Lets keeper and recorder see that their store is gone.
         self.gate.changed.notify_one();
+        self.parts.events.audit().wake();
     }
 }
 

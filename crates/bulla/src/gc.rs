@@ -1,8 +1,9 @@
-//! Gc: removes data objects that no envelope names.
+//! Gc: removes data objects that no envelope and no upload session names.
 //!
 //! ```text
 //! T := the bucket's clock − grace ─► horizon := T ─► wait for writers, if the grace is a short one
-//!   ─► mark     list and open every envelope: the extents that are named; list again, open what is new or changed
+//!   ─► mark     list and open every session, then every envelope: the extents that are named; then both again, what is new
+//!               or changed. In this order, for a commit creates the envelope first and then removes the session
 //!   ─► expired  remove the envelopes of blobs past their time; this mark still counts their data as named
 //!   ─► collect  remove data that is older than T and not named, in batches: the lease is live, the log was read again
 //! ```
@@ -32,7 +33,6 @@ use crate::store::{Store, StoreInner};
 use crate::sweep::{SweepEvent, SweepOptions};
 
 pub(crate) use self::collect::DATA;
-use self::mark::UPLOADS;
 pub(crate) use self::mark::{BLOBS, Named};
 
 const ATTEMPTS: usize = 16;
@@ -45,6 +45,8 @@ const IN_FLIGHT: Duration = Duration::from_secs(60);
 const CLOCK: &str = "jobs/clock-";
 /// Whatever process made a small object for a moment has ended by then.
 const LEFTOVER: Duration = Duration::from_secs(24 * 60 * 60);
+/// An upload session that nobody went on with for this long is given up.
+const IDLE: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
 /// What a gc removes.
 #[derive(Clone, Copy, Debug, Default)]
@@ -75,11 +77,15 @@ pub struct GcReport {
     pub envelopes: u64,
     /// Blobs past their time, whose envelopes were removed. Their data goes with the next gc.
     pub expired: u64,
+    /// Upload sessions there are.
+    pub uploads: u64,
+    /// Upload sessions that nobody went on with for seven days, and that were removed. Their data goes with the next gc.
+    pub expired_uploads: u64,
     /// All data objects.
     pub data: Tally,
-    /// Removed, because no envelope named them.
+    /// Removed, because no envelope and no upload session named them.
     pub removed: Tally,
-    /// Named by no envelope, and not older than the grace.
+    /// Named by nothing, and not older than the grace.
     pub too_young: Tally,
     /// Objects among the data that are none of Bulla's. They were left alone.
     pub foreign: Tally,
@@ -109,13 +115,14 @@ pub enum GcProgress {
 }
 
 impl Store {
-    /// Removes what nobody needs any more: data that no blob names, blobs past their time, and the wraps of retired keys. Reads and writes go on
-    /// throughout; several may run at once. `progress` is called often.
+    /// Removes what nobody needs any more: data that no blob and no upload session names, blobs past their time, upload
+    /// sessions that nobody went on with for seven days, and the wraps of retired keys. Reads and writes go on throughout;
+    /// several may run at once. `progress` is called often. (FORMAT-P13)
     ///
     /// # Errors
-    /// `Corrupt` where an envelope can't be opened: what it names is unknown, so no data is removed until it is restored or
-    /// deleted. `Invalid` where there are upload sessions, which this version can't read. `Revoked`, `Unavailable`,
-    /// `Throttled` as everywhere. Whatever the error, running it again is safe.
+    /// `Corrupt` where an envelope or session can't be opened: what it names is unknown, so no data is removed until it is
+    /// restored or deleted. `Revoked`, `Unavailable`, `Throttled` as everywhere. Whatever the error, running it again is
+    /// safe.
     ///
     /// # Cancel safety
     /// A dropped gc has removed a part of what it would: run it again.
@@ -136,7 +143,6 @@ impl StoreInner {
     ) -> Result<GcReport> {
         let usual = self.parts.gc_grace;
         let grace = options.grace.unwrap_or(usual);
-        self.refuse_upload_sessions().await?;
         let began = if options.dry_run { self.parts.runtime.now().wall } else { self.bucket_time().await? };
         let before = Horizon(unix_ms(began).saturating_sub(millis(grace)));
         if !options.dry_run {
@@ -145,8 +151,14 @@ impl StoreInner {
                 self.wait_for_writers(progress).await?;
             }
         }
+        let mut report = GcReport::default();
+        if let Some(idle_since) = began.checked_sub(IDLE)
+            && !options.dry_run
+        {
+            report.expired_uploads = self.expire_sessions(idle_since).await?;
+        }
         let mark = self.mark(unix_ms(began), progress).await?;
-        let mut report = GcReport { envelopes: mark.envelopes, ..GcReport::default() };
+        (report.envelopes, report.uploads) = (mark.envelopes, mark.uploads);
         for digest in &mark.expired {
             report.expired += u64::from(options.dry_run || self.remove_expired(digest, began).await?);
         }
@@ -165,21 +177,6 @@ impl StoreInner {
             report.shredded = self.shred(grace, &SweepOptions::default(), &tell).await?;
         }
         Ok(report)
-    }
-
-    /// What is in a session is named by no envelope yet, and this version can't read it.
-    async fn refuse_upload_sessions(&self) -> Result<()> {
-        let mut listing = self.bucket.list(UPLOADS);
-        while let Some(entry) = listing.try_next().await? {
-            if !entry.is_tombstone() {
-                return Err(Error::invalid(format!(
-                    "`{}` is an upload session of a newer version of Bulla, whose data this one can't tell from \
-                     garbage; run that version's gc",
-                    entry.key
-                )));
-            }
-        }
-        Ok(())
     }
 
     /// What the bucket's clock says: when an object that is written now was written.

@@ -29,8 +29,8 @@ use futures::{StreamExt, TryStreamExt, stream};
 use crate::bucket::{BucketErrorKind, Conditional, UpdateVersion};
 use crate::envelopes::age;
 use crate::error::{Error, ErrorKind, Result};
+use crate::extents::PlacedExtent;
 use crate::store::StoreInner;
-use crate::upload::PlacedExtent;
 
 /// The job that the horizon is.
 const NAME: &str = "gc";

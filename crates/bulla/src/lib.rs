@@ -25,6 +25,7 @@
 // Time, tasks and randomness come through `bulla_kek::Runtime`, so that a simulation can drive them.
 #![warn(clippy::disallowed_methods, clippy::disallowed_types)]
 
+mod audit;
 mod blob;
 pub mod bucket;
 mod buffers;
@@ -36,18 +37,24 @@ mod delete;
 mod engine;
 mod envelopes;
 mod error;
+mod events;
+mod extents;
 mod gate;
 mod gc;
 mod horizon;
 mod jobs;
 mod list;
 mod log;
+#[cfg(feature = "locked-memory")]
+mod memory;
+mod meta;
 mod pace;
 mod preflight;
 pub mod range;
 mod rewrap;
 mod rotate;
 mod sealing;
+mod session;
 mod shred;
 mod status;
 mod store;
@@ -59,8 +66,16 @@ mod verify;
 pub use bulla_envelope::crypto::CryptoProvider;
 pub use bulla_envelope::derive::Anchor;
 pub use bulla_envelope::digest::{Algorithm, Digest};
-pub use bulla_envelope::ids::{StoreId, StoreKeyId};
+pub use bulla_envelope::ids::{SessionId, StoreId, StoreKeyId};
+pub use bulla_envelope::meta::MetaKind;
 pub use bulla_envelope::record::{Managed, Mode, StoreKeyState};
+/// The audit log's formats: entries, checkpoints, exports, the keys that sign and verify them.
+pub mod audit_format {
+    pub use bulla_envelope::audit::{
+        Checkpoint, CheckpointError, Entry, Export, NoteError, ParseKeyError, PublicKey, SigningKey,
+        StoreLogMark, Verified, VerifyError,
+    };
+}
 /// The key side, as an embedder needs it: what a provider implements, how keys are named, what a runtime gives.
 pub mod kek {
     pub use bulla_kek::{
@@ -70,18 +85,24 @@ pub mod kek {
     };
 }
 
+pub use self::audit::{AuditLog, AuditMode};
 pub use self::blob::{Blob, BlobInfo};
 pub use self::bucket::{Bucket, StoreUrl};
 pub use self::count::Count;
 pub use self::create::{CreateOptions, OpenOptions, Trust};
 pub use self::engine::{Engine, EngineBuilder};
 pub use self::error::{Error, ErrorKind, Result};
+pub use self::events::{Action, Event, EventSink, Outcome, SweepCount};
 pub use self::gate::{FollowedVersions, KeyFailure, KeyReport, KeyState, KeyStateWatch};
 pub use self::gc::{GcOptions, GcProgress, GcReport, Tally};
 pub use self::list::BlobEntry;
 pub use self::log::RecordMark;
+#[cfg(feature = "locked-memory")]
+pub use self::memory::{HeldSecrets, held_secrets};
+pub use self::meta::{Meta, MetaEntry, MetaPage, MetaVersion, MetaWrite};
 pub use self::rewrap::Rewrap;
 pub use self::rotate::{RotateOptions, Rotation};
+pub use self::session::{Session, SessionEntry, SessionOptions};
 pub use self::shred::Shredded;
 pub use self::status::Status;
 pub use self::store::Store;

@@ -3,7 +3,7 @@
 
 use bulla_envelope::MAX_OBJECT_LEN;
 use bulla_envelope::record::{LogRecord, UnverifiedRecord, log_key, object_hash, parse_log_key};
-use bulla_kek::Now;
+use bulla_kek::{KeyId, Now};
 use bytes::Bytes;
 use futures::TryStreamExt;
 
@@ -27,6 +27,13 @@ pub struct RecordMark {
 pub(crate) struct RawRecord {
     pub(crate) mark: RecordMark,
     pub(crate) unverified: UnverifiedRecord,
+}
+
+impl RawRecord {
+    /// The KEK versions that it names, unverified: for telling whom was asked.
+    pub(crate) fn kids(&self) -> Vec<KeyId> {
+        self.unverified.hint().keks.iter().filter_map(|kek| kek.kid.parse().ok()).collect()
+    }
 }
 
 /// An authenticated record, and since when it is known to be the newest.

@@ -5,7 +5,7 @@ use std::time::SystemTime;
 use bulla_envelope::envelope::Wrap;
 use bulla_envelope::secret::{Root, Secret};
 use bulla_kek::{
-    DenyReason, Identity, KekError, KekErrorKind, KeyDescription, KeyId, KeyUri, Providers, Runtime,
+    DenyReason, Identity, KekError, KekErrorKind, KeyDescription, KeyId, KeyUri, Providers, Runtime, Scheme,
     UnknownAlgorithm, WrapAlgorithm, remedy,
 };
 
@@ -17,6 +17,10 @@ pub(crate) struct Requirements {
     /// Soft delete and purge protection: without them one mistake destroys every blob.
     pub(crate) protection: bool,
 }
+
+/// What changes a key's dates and operations in vaults.
+const ATTRIBUTES: &str = "`bulla vault key set-attributes`, `az keyvault key set-attributes`";
+const OPERATIONS: &str = "`bulla vault key set-attributes --ops`, `az keyvault key set-attributes --ops`";
 
 /// Describes `key` (its newest version where it names none) and checks that it can hold a store: exists, enabled, valid
 /// now, RSA of at least 2048 bits or AES-256, `wrapKey` and `unwrapKey`, protected.
@@ -42,6 +46,7 @@ pub(crate) fn check(
     now: SystemTime,
     requirements: Requirements,
 ) -> Result<WrapAlgorithm> {
+    let on_token = description.key.scheme() == Scheme::Pkcs11;
     if !description.enabled {
         return Err(Error::invalid(format!(
             "the key {uri} is disabled; enable it (`bulla vault key enable`, `az keyvault key set-attributes --enabled true`)"
@@ -49,11 +54,11 @@ pub(crate) fn check(
     }
     if !description.is_valid_at(now) {
         return Err(Error::invalid(format!(
-            "the key {uri} is outside its validity (nbf, exp); choose another version or change its dates \
-             (`bulla vault key set-attributes`, `az keyvault key set-attributes`)"
+            "the key {uri} is outside its validity (nbf, exp); choose another version or change its dates ({})",
+            if on_token { "CKA_START_DATE, CKA_END_DATE" } else { ATTRIBUTES }
         )));
     }
-    let algorithm = description.kind.wrap_algorithm().ok_or_else(|| {
+    let algorithm = description.algorithm.ok_or_else(|| {
         Error::invalid(format!(
             "the key {uri} is {}; use RSA of at least 2048 bits, or AES-256",
             description.kind
@@ -62,13 +67,21 @@ pub(crate) fn check(
     for operation in ["wrapKey", "unwrapKey"] {
         if !description.permits(operation) {
             return Err(Error::invalid(format!(
-                "the key {uri} does not permit {operation}; add it to its key operations \
-                 (`bulla vault key set-attributes --ops`, `az keyvault key set-attributes --ops`)"
+                "the key {uri} does not permit {operation}; add it to its key operations ({})",
+                if on_token { "CKA_ENCRYPT and CKA_DECRYPT, or CKA_WRAP and CKA_UNWRAP" } else { OPERATIONS }
             )));
         }
     }
     let protection = description.protection;
-    if requirements.protection && !(protection.soft_delete && protection.purge_protection) {
+    let is_protected = protection.soft_delete && protection.purge_protection;
+    if requirements.protection && !is_protected && on_token {
+        return Err(Error::invalid(format!(
+            "the key {uri} can be destroyed on its token (CKA_DESTROYABLE), which has no soft delete, so one mistake could \
+             destroy every blob; make a key with CKA_DESTROYABLE false, or back the key up and accept the risk with \
+             --allow-unprotected-key"
+        )));
+    }
+    if requirements.protection && !is_protected {
         return Err(Error::invalid(format!(
             "the vault of {uri} has no {}, so one mistake could destroy every blob; turn it on \
              (`az keyvault update --enable-purge-protection true`; a local vault: create it without \

@@ -21,6 +21,7 @@ use bulla_kek::Now;
 use crate::count::Count;
 use crate::deks::store_key_kid;
 use crate::error::{Error, ErrorKind, Result};
+use crate::events::{Action, SweepCount};
 use crate::store::{Store, StoreInner};
 use crate::sweep::{Observer, SweepEvent, SweepOptions, SweepPhase, Work};
 use crate::unlock::Unlocked;
@@ -198,18 +199,30 @@ impl StoreInner {
     ) -> Result<Rewrap> {
         let (job, kids) = (target.job(), target.kids());
         observe(SweepEvent::Started { from: kids.clone(), to: target.to.kid.clone(), resumed });
+        let (events, started) = (&self.parts.events, self.parts.runtime.now());
+        events.about(Action::SweepBegin, &target.to.kid, self.gate.mark(), None, started);
         self.await_writers(&job, &target.seen, observe).await?;
         let direct = target.to.is_kek();
         let mut rewrapped = 0;
         for _ in 0..SWEEPS {
             let sweep = Work::new(self, SweepPhase::Rewrap, options, direct, observe);
             sweep.sweep(&job).await?;
+            sweep.sweep_sessions().await?;
             rewrapped += sweep.rewrapped();
             let count = Work::new(self, SweepPhase::Count, options, direct, observe).count().await?;
+            for kid in &kids {
+                let (seen, left, failed) = (count.envelopes, count.under(kid), count.failed);
+                let counted = SweepCount { seen, left, failed };
+                events.about(Action::SweepEnd, kid, self.gate.mark(), Some(counted), started);
+            }
             count.require_whole()?;
             if kids.iter().all(|kid| count.is_safe_to_retire(kid)) {
                 self.retire(target).await?;
                 self.remove_job(&job).await;
+                for kid in &kids {
+                    events.about(Action::Retire, kid, self.gate.mark(), None, started);
+                }
+                self.settle_audit().await?;
                 observe(SweepEvent::Retired(kids.clone()));
                 return Ok(Rewrap { from: kids, to: target.to.kid.clone(), resumed, rewrapped, count });
             }

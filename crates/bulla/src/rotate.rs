@@ -16,10 +16,11 @@
 use bulla_envelope::envelope::Wrap;
 use bulla_envelope::record::{KekEntry, KekState, LogRecord, MAX_KEKS, Managed, Mode, RootState};
 use bulla_envelope::secret::Root;
-use bulla_kek::{Identity, KeyId, WrapAlgorithm};
+use bulla_kek::{Identity, KeyId, Now, WrapAlgorithm};
 
 use crate::create::sign;
 use crate::error::{Error, ErrorKind, Result};
+use crate::events::{Action, Outcome};
 use crate::log::{Append, append};
 use crate::preflight::{self, Requirements};
 use crate::rewrap::{Rewrap, Target};
@@ -96,6 +97,27 @@ impl Store {
 
 impl StoreInner {
     async fn rotate(&self, options: &RotateOptions) -> Result<Rotation> {
+        let started = self.parts.runtime.now();
+        let rotated = self.rotate_until_done(options).await;
+        match &rotated {
+            Ok(rotation) if rotation.changed => self.tell(Action::RotateEnd, started, &rotation.to),
+            Ok(_) => {}
+            Err(error) => self.parts.events.failed(Action::RotateEnd, started, error),
+        }
+        let rotated = rotated?;
+        self.settle_audit().await?;
+        Ok(rotated)
+    }
+
+    fn tell(&self, action: Action, started: Now, to: &KeyId) {
+        let mut event = self.parts.events.event(action, Outcome::Done);
+        event.keys = vec![to.clone()];
+        event.log = Some(self.gate.mark());
+        event.latency = self.parts.events.since(started);
+        self.parts.events.emit(&event);
+    }
+
+    async fn rotate_until_done(&self, options: &RotateOptions) -> Result<Rotation> {
         for attempt in 0..ATTEMPTS {
             let keys = self.gate.refresh(self).await?;
             if let Some(rotation) = self.try_rotate(&keys, options).await? {
@@ -109,6 +131,7 @@ impl StoreInner {
     /// `None`: another node was first; read the log again and start over.
     async fn try_rotate(&self, keys: &Unlocked, options: &RotateOptions) -> Result<Option<Rotation>> {
         let (providers, runtime) = (&self.parts.providers, &*self.parts.runtime);
+        let started = runtime.now();
         let record = &keys.view.record;
         let plan = Plan::new(record, options)?;
         let requirements =
@@ -135,6 +158,7 @@ impl StoreInner {
         if proven.view.mark != both {
             return Ok(None);
         }
+        self.tell(Action::RotateBegin, started, &to);
         self.prove(&wrap, &plan.identity).await?;
         let alone = plan.alone(&proven, &wrap, runtime.now().unix_ms());
         if self.append(alone).await?.is_none() {

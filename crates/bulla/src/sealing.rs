@@ -1,9 +1,11 @@
 //! Hashing and sealing of one blob's bytes into extents: CPU work only, so that it can be handed to another thread.
 
-use bulla_envelope::cobblestone::{CHUNK_LEN, HEADER_LEN, SEALED_CHUNK_LEN, Sealer, TAG_LEN};
+use bulla_envelope::cobblestone::{
+    CHUNK_LEN, HEADER_LEN, OpenError, Opener, SEALED_CHUNK_LEN, Sealer, TAG_LEN,
+};
 use bulla_envelope::context::extent_context;
 use bulla_envelope::crypto::CryptoProvider;
-use bulla_envelope::digest::{Algorithm, Digest, Hasher};
+use bulla_envelope::digest::{Algorithm, Digest, HashState, Hasher};
 use bulla_envelope::envelope::Extent;
 use bulla_envelope::ids::{BlobId, ExtentName, StoreId};
 use bulla_envelope::random::RandomSource;
@@ -22,6 +24,8 @@ const STRIDE: usize = 16 * CHUNK_LEN;
 pub(crate) struct SealedExtent {
     pub(crate) extent: Extent,
     pub(crate) message: Bytes,
+    /// The hash of the blob up to here.
+    pub(crate) hasher: Hasher,
 }
 
 /// How many extents an envelope of at most 1 MiB has room for, whatever its digest, wraps and expiry.
@@ -50,6 +54,16 @@ pub(crate) struct Sealing {
     buffers: Buffers,
 }
 
+/// A blob of which a part is stored.
+pub(crate) struct Begun {
+    pub(crate) blob: BlobId,
+    pub(crate) dek: Dek,
+    /// Has hashed what is stored.
+    pub(crate) hasher: Hasher,
+    /// How many extents are stored.
+    pub(crate) extents: usize,
+}
+
 struct OpenExtent {
     name: ExtentName,
     sealer: Sealer,
@@ -71,21 +85,50 @@ impl Sealing {
         random: &dyn RandomSource,
         buffers: Buffers,
     ) -> Self {
-        Self {
-            buffers,
-            crypto,
-            store,
-            blob: BlobId::random(random),
-            dek: Dek::random(random),
-            hasher: Hasher::new(algorithm),
-            memory_per_stream,
-            started: 0,
-            open: None,
-        }
+        let (blob, dek) = (BlobId::random(random), Dek::random(random));
+        let begun = Begun { blob, dek, hasher: Hasher::new(algorithm), extents: 0 };
+        Self::go_on(crypto, store, begun, memory_per_stream, buffers)
+    }
+
+    /// Goes on with a blob of which so much is stored. Its next extent is a new one: no sealer's state outlives its process.
+    pub(crate) fn go_on(
+        crypto: &'static CryptoProvider,
+        store: StoreId,
+        begun: Begun,
+        memory_per_stream: usize,
+        buffers: Buffers,
+    ) -> Self {
+        let Begun { blob, dek, hasher, extents: started } = begun;
+        Self { buffers, crypto, store, blob, dek, hasher, memory_per_stream, started, open: None }
     }
 
     pub(crate) fn blob(&self) -> BlobId {
         self.blob
+    }
+
+    pub(crate) fn dek(&self) -> &Dek {
+        &self.dek
+    }
+
+    /// Whether an extent has begun and is not full.
+    pub(crate) fn is_filling(&self) -> bool {
+        self.open.is_some()
+    }
+
+    /// The hash of everything so far.
+    pub(crate) fn hash(&self) -> HashState {
+        self.hasher.state()
+    }
+
+    /// Opens an extent of this blob.
+    pub(crate) fn opener(&self, extent: &Extent) -> Result<Opener, OpenError> {
+        let context = extent_context(&self.store, &self.blob);
+        Opener::new(self.crypto, self.dek.expose(), &context, &extent.header)
+    }
+
+    /// The last extent will be replaced by one that begins with its bytes.
+    pub(crate) fn take_back_one(&mut self) {
+        self.started = self.started.saturating_sub(1);
     }
 
     /// Hashes bytes that will be stored inline.
@@ -95,6 +138,15 @@ impl Sealing {
 
     /// Hashes and seals `data`; gives back the extents that became full.
     pub(crate) fn absorb(&mut self, data: &[Bytes], random: &dyn RandomSource) -> Vec<SealedExtent> {
+        self.seal(data, true, random)
+    }
+
+    /// Seals `data` that was hashed before.
+    pub(crate) fn absorb_hashed(&mut self, data: &[Bytes], random: &dyn RandomSource) -> Vec<SealedExtent> {
+        self.seal(data, false, random)
+    }
+
+    fn seal(&mut self, data: &[Bytes], hash: bool, random: &dyn RandomSource) -> Vec<SealedExtent> {
         let mut full = Vec::new();
         for piece in data {
             let mut rest: &[u8] = piece;
@@ -105,10 +157,12 @@ impl Sealing {
                 };
                 let take = rest.len().min(STRIDE).min(open.capacity - open.plaintext);
                 let (now, later) = rest.split_at(take);
-                self.hasher.update(now);
+                if hash {
+                    self.hasher.update(now);
+                }
                 let open = open.fill(now);
                 if open.plaintext == open.capacity {
-                    full.push(open.finish(&self.buffers));
+                    full.push(open.finish(&self.buffers, &self.hasher));
                 } else {
                     self.open = Some(open);
                 }
@@ -118,10 +172,15 @@ impl Sealing {
         full
     }
 
-    /// Ends the blob: its digest, its key, and the extent that was not full.
-    pub(crate) fn finish(mut self) -> (Digest, Dek, Option<SealedExtent>) {
-        let last = self.open.take().map(|open| open.finish(&self.buffers));
-        (self.hasher.finish(), self.dek, last)
+    /// Ends the extent that is not full.
+    pub(crate) fn close_extent(&mut self) -> Option<SealedExtent> {
+        let open = self.open.take()?;
+        Some(open.finish(&self.buffers, &self.hasher))
+    }
+
+    /// Ends the blob: its digest and its key.
+    pub(crate) fn finish(self) -> (Digest, Dek) {
+        (self.hasher.finish(), self.dek)
     }
 
     fn start_extent(&mut self, random: &dyn RandomSource) -> OpenExtent {
@@ -173,7 +232,7 @@ impl OpenExtent {
         self.sealed = end;
     }
 
-    fn finish(mut self, buffers: &Buffers) -> SealedExtent {
+    fn finish(mut self, buffers: &Buffers, hasher: &Hasher) -> SealedExtent {
         let header = self.sealer.header().clone();
         let end = self.sealed + self.partial.len() + TAG_LEN;
         self.sealer.seal_last(&self.partial, &mut self.message[self.sealed..end]);
@@ -186,7 +245,7 @@ impl OpenExtent {
             buffers.lend(self.message).slice(..end)
         };
         let extent = Extent { name: self.name, len: self.plaintext as u64, header };
-        SealedExtent { extent, message }
+        SealedExtent { extent, message, hasher: hasher.clone() }
     }
 }
 

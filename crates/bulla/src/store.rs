@@ -194,11 +194,13 @@ impl Store {
         StoreInner::list(Arc::clone(&self.inner)).boxed()
     }
 
-    /// Ends the lease and wipes the secrets. Running streams end with an error only if the key can't be had again.
+    /// Writes what the audit log does not have yet, ends the lease and wipes the secrets. Running streams end with an error only if the key can't be had again.
     ///
     /// # Cancel safety
     /// Cancel safe.
     pub async fn close(&self) {
+        // What the audit log does not have by now it will not get; nothing can be done about it here.
+        let _ = self.inner.flush_audit().await;
         self.inner.gate.close();
         self.inner.cache.clear();
     }

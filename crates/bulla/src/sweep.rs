@@ -65,7 +65,7 @@ pub enum SweepEvent {
     Progress(SweepProgress),
     /// A sixteenth is done.
     RowDone(u8),
-    /// An envelope that can't be opened. It stays as it is, and keeps old keys from being retired.
+    /// An envelope or upload session that can't be opened. It stays as it is, and keeps old keys from being retired.
     Failed {
         /// The object.
         key: String,
@@ -333,6 +333,24 @@ impl<'a> Work<'a> {
             }
         }
         Ok(tally)
+    }
+
+    /// Does for upload sessions what a sweep does for envelopes. There are few of them, so every node looks at them all.
+    pub(crate) async fn sweep_sessions(&self) -> Result<()> {
+        let sessions = stream::iter(self.session_keys().await?).map(|key| async move {
+            self.pace.turn(&*self.store.parts.runtime).await;
+            let outcome = self.store.patiently(|| self.store.rewrap_session(&key)).await?;
+            if let Outcome::Failed(error) = &outcome {
+                tracing::warn!(%key, %error, "an upload session can't be wrapped again");
+            }
+            Ok::<_, Error>(())
+        });
+        sessions.buffer_unordered(self.per_prefix()).try_collect().await
+    }
+
+    /// The upload sessions. All at once, as of envelopes.
+    pub(crate) async fn session_keys(&self) -> Result<Vec<String>> {
+        self.store.patiently(|| self.store.session_keys().try_collect()).await
     }
 
     /// The envelopes below a prefix. All at once: a folder's listing may miss what is replaced meanwhile.

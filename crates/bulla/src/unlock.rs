@@ -313,7 +313,7 @@ fn refuse_later_formats(record: &LogRecord) -> Result<()> {
 }
 
 /// No going back, no fork: what a node has seen stays in the history of what it sees later.
-fn check_floor(record: &LogRecord, mark: RecordMark, floor: RecordMark) -> Result<()> {
+pub(crate) fn check_floor(record: &LogRecord, mark: RecordMark, floor: RecordMark) -> Result<()> {
     let found = if floor.number == mark.number {
         Some(mark.hash)
     } else {
@@ -346,6 +346,11 @@ impl Unlocked {
             return Ok(followed);
         }
         Err(Error::new(crate::ErrorKind::Conflict, "the store has a new root"))
+    }
+
+    /// The KEK versions that opened the root.
+    pub(crate) fn kids(&self) -> Vec<KeyId> {
+        self.opened_by.iter().filter_map(|kid| kid.parse().ok()).collect()
     }
 
     pub(crate) fn store(&self) -> StoreId {

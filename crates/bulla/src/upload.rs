@@ -1,27 +1,19 @@
 //! Putting a blob: bytes in, hash ∥ seal ∥ upload of extents, then the commit of [`crate::commit`].
 
-use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bulla_envelope::digest::{Algorithm, Digest};
-use bulla_envelope::envelope::{Extent, MAX_INLINE_LEN};
-use bulla_envelope::names::extent_key;
-use bulla_kek::{Now, compute};
+use bulla_envelope::envelope::MAX_INLINE_LEN;
 use bytes::Bytes;
-use tokio::sync::oneshot;
 
-use crate::bucket::BucketError;
-use crate::commit::{Draft, collected};
-use crate::envelopes::age;
-use crate::error::{Error, ErrorKind, Result};
-use crate::horizon::{Horizon, Outrun};
-use crate::sealing::{MAX_EXTENTS, SealedExtent, Sealing};
+use crate::commit::Draft;
+use crate::error::{Error, Result};
+use crate::extents::ExtentWriter;
+use crate::sealing::Sealing;
 use crate::store::{Store, StoreInner};
-
-/// Bytes are handed to the sealing thread in batches of this size, so that the hop between threads costs nothing.
-const BATCH: usize = 1 << 20;
+use crate::unlock::Unlocked;
 
 /// What the caller claims about a blob, and for how long it is to be kept.
 #[derive(Clone, Debug, Default)]
@@ -45,20 +37,6 @@ pub struct PutResult {
     pub created: bool,
 }
 
-/// An extent whose PUT was acknowledged, or is on its way.
-#[derive(Debug)]
-pub(crate) struct PlacedExtent {
-    pub(crate) extent: Extent,
-    /// Before its PUT was sent.
-    pub(crate) started: Now,
-}
-
-#[derive(Debug)]
-struct InFlight {
-    done: oneshot::Receiver<Result<(), BucketError>>,
-    bytes: usize,
-}
-
 /// A blob being written. `write(…).await` is the backpressure: it returns when there is room in the stream's memory budget.
 ///
 /// Nothing is visible before [`Upload::commit`]. A dropped upload leaves nothing but data objects that no envelope
@@ -66,20 +44,12 @@ struct InFlight {
 pub struct Upload {
     store: Store,
     options: PutOptions,
-    /// `None` while a sealing job has it, and after a failed one.
-    sealing: Option<Box<Sealing>>,
-    pending: Vec<Bytes>,
-    pending_len: usize,
+    writer: ExtentWriter,
     size: u64,
-    extents: Vec<PlacedExtent>,
-    /// No extent is older than this; known before the first is sent.
-    horizon: Horizon,
-    in_flight: VecDeque<InFlight>,
-    in_flight_bytes: usize,
 }
 
 impl Upload {
-    pub(crate) fn new(store: Store, keys: &crate::unlock::Unlocked, options: PutOptions) -> Self {
+    pub(crate) fn new(store: Store, keys: &Unlocked, options: PutOptions) -> Self {
         let parts = &store.inner().parts;
         let algorithm = options.digest.as_ref().map_or(Algorithm::Sha256, Digest::algorithm);
         let sealing = Sealing::new(
@@ -90,18 +60,8 @@ impl Upload {
             parts.runtime.random(),
             parts.buffers.clone(),
         );
-        Self {
-            options,
-            sealing: Some(Box::new(sealing)),
-            pending: Vec::new(),
-            pending_len: 0,
-            size: 0,
-            extents: Vec::new(),
-            horizon: Horizon::default(),
-            in_flight: VecDeque::new(),
-            in_flight_bytes: 0,
-            store,
-        }
+        let writer = ExtentWriter::new(Arc::clone(store.inner()), sealing);
+        Self { options, writer, size: 0, store }
     }
 
     /// Bytes written so far.
@@ -120,22 +80,16 @@ impl Upload {
     ///
     /// # Cancel safety
     /// Not cancel safe: an upload whose `write` was dropped can only be dropped or aborted.
-    pub async fn write(&mut self, mut bytes: Bytes) -> Result<()> {
+    pub async fn write(&mut self, bytes: Bytes) -> Result<()> {
         self.size += bytes.len() as u64;
         if let Some(size) = self.options.size
             && self.size > size
         {
             return Err(Error::invalid(format!("more bytes than the {size} announced")));
         }
-        // However much comes at once, no more than a batch is sealed before there is room for it.
-        while !bytes.is_empty() {
-            let batch = bytes.split_to(bytes.len().min(BATCH - self.pending_len));
-            self.pending_len += batch.len();
-            self.pending.push(batch);
-            if self.pending_len == BATCH {
-                self.flush().await?;
-            }
-        }
+        self.writer.write(bytes).await?;
+        // No envelope names the objects that were copied, so nobody can miss them.
+        self.writer.drop_replaced().await;
         Ok(())
     }
 
@@ -160,37 +114,26 @@ impl Upload {
 
     /// Uploads the rest and compares with what was claimed.
     async fn finish(&mut self) -> Result<Draft> {
-        let mut inline = None;
-        if self.size <= MAX_INLINE_LEN as u64 && self.extents.is_empty() {
-            let data: Vec<u8> = std::mem::take(&mut self.pending).concat();
-            let sealing = self.sealing.as_mut().ok_or_else(broken)?;
-            sealing.hash_only(&data);
-            inline = Some(data);
+        let inline = if self.size <= MAX_INLINE_LEN as u64 && self.writer.is_empty() {
+            Some(self.writer.hash_pending()?)
         } else {
-            self.flush().await?;
-        }
-        let sealing = self.sealing.take().ok_or_else(broken)?;
+            self.writer.write_rest().await?;
+            self.writer.drop_replaced().await;
+            None
+        };
+        let sealing = self.writer.take_sealing()?;
         let blob = sealing.blob();
-        let (digest, dek, last) = sealing.finish();
-        if let Some(last) = last {
-            self.place(last).await?;
-        }
-        while let Some(flight) = self.in_flight.pop_front() {
-            self.land(flight).await?;
-        }
+        let (digest, dek) = sealing.finish();
         self.check_claims(&digest)?;
-        let extents = std::mem::take(&mut self.extents);
-        let horizon = self.horizon;
-        Ok(Draft { blob, digest, size: self.size, dek, inline, extents, horizon, ttl: self.options.ttl })
+        let (extents, horizon) = (self.writer.take_extents(), self.writer.horizon());
+        let (size, ttl) = (self.size, self.options.ttl);
+        Ok(Draft { blob, digest, size, dek, dek_root: None, inline, extents, horizon, ttl })
     }
 
     /// Gives up and removes what was uploaded. Never fails: what can't be removed now is gc's.
     pub async fn abort(mut self) {
-        while let Some(flight) = self.in_flight.pop_front() {
-            // A PUT without a definite answer may still arrive; gc finds it.
-            let _ = flight.done.await;
-        }
-        self.store.inner().drop_extents(&self.extents).await;
+        self.writer.drop_replaced().await;
+        self.writer.abandon().await;
     }
 
     fn check_claims(&self, digest: &Digest) -> Result<()> {
@@ -206,98 +149,6 @@ impl Upload {
             _ => Ok(()),
         }
     }
-
-    /// Seals what is pending and sends off the extents that became full.
-    async fn flush(&mut self) -> Result<()> {
-        let inner = Arc::clone(self.store.inner());
-        inner.gate.secrets(&inner).await?;
-        let pending = std::mem::take(&mut self.pending);
-        self.pending_len = 0;
-        let mut sealing = self.sealing.take().ok_or_else(broken)?;
-        let runtime = Arc::clone(&inner.parts.runtime);
-        let work = move || {
-            let full = sealing.absorb(&pending, runtime.random());
-            (sealing, full)
-        };
-        let (sealing, full) = compute(&*inner.parts.runtime, work).await.ok_or_else(broken)?;
-        self.sealing = Some(sealing);
-        for extent in full {
-            self.place(extent).await?;
-        }
-        self.renew_old_extents().await
-    }
-
-    /// Sends an extent on its way, as soon as the budget has room for it.
-    async fn place(&mut self, sealed: SealedExtent) -> Result<()> {
-        let inner = Arc::clone(self.store.inner());
-        if self.extents.len() == MAX_EXTENTS {
-            return Err(Error::invalid(format!(
-                "the blob is larger than {MAX_EXTENTS} extents can hold; give streams more memory, or split it"
-            )));
-        }
-        let bytes = sealed.message.len();
-        // The extent being filled has its share of the budget too.
-        let budget = inner.parts.memory_per_stream.saturating_sub(bytes + BATCH);
-        while self.in_flight_bytes + bytes > budget {
-            let Some(flight) = self.in_flight.pop_front() else { break };
-            self.land(flight).await?;
-        }
-        if self.extents.is_empty() {
-            // However old: what is sent from now on is younger.
-            self.horizon = inner.horizon(Duration::MAX).await?;
-        }
-        let started = inner.parts.runtime.now();
-        let key = extent_key(&sealed.extent.name);
-        self.extents.push(PlacedExtent { extent: sealed.extent, started });
-        let (send, done) = oneshot::channel();
-        let bucket = inner.bucket.clone();
-        let put = async move {
-            let _ = send.send(bucket.put_new(&key, sealed.message.into()).await);
-        };
-        // A task of its own: it goes on while the caller waits for more bytes.
-        inner.parts.runtime.spawn(Box::pin(put));
-        self.in_flight.push_back(InFlight { done, bytes });
-        self.in_flight_bytes += bytes;
-        Ok(())
-    }
-
-    async fn land(&mut self, flight: InFlight) -> Result<()> {
-        let outcome = flight.done.await.map_err(|_| broken())?;
-        self.in_flight_bytes -= flight.bytes;
-        Ok(outcome?)
-    }
-
-    /// A long session copies its extents to new names before they are old enough for gc to look at them, and when a gc has
-    /// begun that looks at younger ones.
-    async fn renew_old_extents(&mut self) -> Result<()> {
-        if self.extents.is_empty() {
-            return Ok(());
-        }
-        let inner = Arc::clone(self.store.inner());
-        let horizon = inner.horizon(inner.gate.revocation_bound() / 2).await?;
-        let now = inner.parts.runtime.now();
-        let limit = inner.parts.gc_grace / 4;
-        let is_old = |placed: &PlacedExtent| age(&now, &placed.started) > limit;
-        if horizon <= self.horizon && !self.extents.iter().any(is_old) {
-            return Ok(());
-        }
-        while let Some(flight) = self.in_flight.pop_front() {
-            self.land(flight).await?;
-        }
-        if horizon > self.horizon {
-            if inner.outrun(&mut self.extents, horizon).await? == Outrun::Gone {
-                return Err(collected());
-            }
-            self.horizon = horizon;
-        }
-        for placed in self.extents.iter_mut().filter(|placed| age(&now, &placed.started) > limit) {
-            let old = extent_key(&placed.extent.name);
-            inner.copy_extent(placed).await?;
-            // No envelope names the old object yet, so nobody can miss it.
-            let _ = inner.bucket.delete_data(&old).await;
-        }
-        Ok(())
-    }
 }
 
 impl StoreInner {
@@ -311,26 +162,13 @@ impl StoreInner {
             _ => Ok(()),
         }
     }
-
-    /// Removes data objects that no envelope names. Best effort: what stays is gc's.
-    pub(crate) async fn drop_extents(&self, extents: &[PlacedExtent]) {
-        for placed in extents {
-            if let Err(error) = self.bucket.delete_data(&extent_key(&placed.extent.name)).await {
-                tracing::debug!(%error, "an unused data object stays until gc");
-            }
-        }
-    }
-}
-
-fn broken() -> Error {
-    Error::new(ErrorKind::Internal, "this upload failed before; start a new one")
 }
 
 impl fmt::Debug for Upload {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Upload")
             .field("size", &self.size)
-            .field("extents", &self.extents.len())
+            .field("writer", &self.writer)
             .finish_non_exhaustive()
     }
 }

@@ -4,13 +4,15 @@
 //! log    contiguous; every older record that is not a stub has the hash that the newest remembers
 //! blobs  every envelope opens under its name; every extent is there, at exactly its length
 //! deep   every byte is read, authenticates, and the whole has the digest that names it
-//! data   what no envelope names, as information: of unfinished puts, or gc's
+//! uploads  every session opens; its data is there
+//! data   what neither names, as information: of unfinished puts, or gc's
 //! ```
 //!
 //! It goes on after damage and changes nothing.
 
 mod blob;
 mod log;
+mod session;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -45,6 +47,8 @@ pub struct VerifyReport {
     pub blobs: u64,
     /// Those of them that were read in full, and how many bytes they have.
     pub read: Tally,
+    /// Upload sessions looked at.
+    pub uploads: u64,
     /// What is damaged; each was told as a [`VerifyEvent::Damaged`].
     pub damaged: u64,
     /// Log records, stubs included.
@@ -53,7 +57,7 @@ pub struct VerifyReport {
     pub log_stubs: u64,
     /// Data objects.
     pub data: Tally,
-    /// Data objects that no envelope names: what unfinished, failed and deleted puts leave to gc.
+    /// Data objects that no envelope and no upload session names: what unfinished, failed and deleted puts leave to gc.
     pub unnamed: Tally,
     /// Objects among the data that are none of Bulla's.
     pub foreign: Tally,
@@ -153,6 +157,8 @@ impl<'a> Run<'a> {
         self.check_log().await?;
         self.list_data().await?;
         self.count_blobs().await?;
+        // Before the blobs: who commits creates the envelope first and then removes the session.
+        self.check_sessions().await?;
         self.check_blobs().await?;
         Ok(self.finish())
     }

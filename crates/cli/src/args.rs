@@ -3,7 +3,8 @@
 use clap::{Parser, Subcommand};
 
 use crate::{
-    attach, completions, gc, get, init, ls, put, quickstart, rm, rotate, stat, status, vault, verify,
+    attach, audit, completions, gc, get, init, ls, put, quickstart, rewrap, rm, rotate, stat, status, vault,
+    verify,
 };
 
 /// Keeps container-registry blobs encrypted under a key that you control
@@ -28,8 +29,9 @@ pub(crate) struct Cli {
 /// What words stand for, where settings come from, and the table of exit codes.
 const AFTER_HELP: &str = "\
 STORE is a folder or a URL (file:, memory:, s3:, az:, gs:; credentials come from AWS_…, AZURE_…, GOOGLE_…).
-KEY_ID is https://NAME.vault.azure.net/keys/KEY[/VERSION] (Azure Key Vault, Managed HSM) or
-vault+file:///DIR/keys/NAME[/VERSION] (a local vault); without a version, the newest.
+KEY_ID is https://NAME.vault.azure.net/keys/KEY[/VERSION] (Azure Key Vault, Managed HSM),
+pkcs11:token=TOKEN;object=LABEL[;id=%01] (a PKCS#11 token: an HSM, a smart card, SoftHSM) or
+vault+file:///DIR/keys/NAME[/VERSION] (a local vault); without a version or id, the newest.
 
 Environment:
   BULLA_STORE             the store, where STORE is left out
@@ -39,6 +41,10 @@ Environment:
                           `developer` who is signed in with `az login`
   BULLA_KEYVAULT_HOSTS    other hosts that may be asked as key vaults: HOST[:PORT],…
   BULLA_KEYVAULT_CA_FILE  certificates (PEM) to trust for them, beside the system's
+  BULLA_PKCS11_MODULE     the library for PKCS#11 tokens, from their vendor; it is loaded into the command
+  BULLA_PKCS11_PIN_FILE   a file with the token's user PIN; or BULLA_PKCS11_PIN, or a prompt
+  BULLA_PKCS11_ALLOW_OAEP_SHA1
+                          1: use RSA keys also with tokens that have no OAEP but with SHA-1
   RUST_LOG                logs to stderr, for example RUST_LOG=bulla=debug
 
 Exit codes:
@@ -65,8 +71,10 @@ pub(crate) enum Command {
     Rm(rm::Args),
     Status(status::Args),
     Rotate(rotate::Args),
+    Rewrap(rewrap::Args),
     Gc(gc::Args),
     Verify(verify::Args),
+    Audit(audit::Args),
     Vault(vault::Args),
     Completions(completions::Args),
 }

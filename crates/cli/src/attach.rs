@@ -1,15 +1,17 @@
 //! `bulla attach`: makes a store known to this machine that another one made.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
+use bulla::audit_format::Checkpoint;
 use bulla::bucket::BucketErrorKind;
-use bulla::{Anchor, OpenOptions, StoreUrl, Trust};
+use bulla::{Anchor, OpenOptions, RecordMark, StoreUrl, Trust};
 use bulla_kek::Providers;
 
 use crate::context::Context;
 use crate::exit::{Failure, Result};
 use crate::known::{Encryption, KnownStore};
-use crate::{init, open, vaults};
+use crate::{audit, init, open, vaults};
 
 /// Make a store known to this machine that another one made
 ///
@@ -20,7 +22,9 @@ use crate::{init, open, vaults};
 Examples:
   bulla attach s3://bucket/prefix --kek vault+file:///srv/vault/keys/registry --anchor bulla-anchor-v1:…
   bulla attach ./store --kek https://contoso.vault.azure.net/keys/registry --anchor bulla-anchor-v1:…
-  bulla attach ./store --kek vault+file:///srv/vault/keys/registry --trust-on-first-use")]
+  bulla attach ./store --kek 'pkcs11:token=HSM;object=registry' --anchor bulla-anchor-v1:…
+  bulla attach ./store --kek vault+file:///srv/vault/keys/registry --trust-on-first-use
+  bulla attach ./store --kek KEY_ID --anchor A --checkpoint monday.checkpoint --checkpoint-key audit.pub")]
 #[group(skip)]
 pub(crate) struct Args {
     /// A folder or a URL, or BULLA_STORE
@@ -32,6 +36,12 @@ pub(crate) struct Args {
     /// The store's anchor, as `bulla init` printed it
     #[arg(long, value_name = "A", required_unless_present = "trust_on_first_use")]
     anchor: Option<Anchor>,
+    /// A checkpoint of the store's audit log: an older state of the store is refused
+    #[arg(long, value_name = "FILE", requires = "checkpoint_key")]
+    checkpoint: Option<PathBuf>,
+    /// The public key that signed the checkpoint, or a file with it
+    #[arg(long, value_name = "PUBLIC_KEY", requires = "checkpoint")]
+    checkpoint_key: Option<String>,
     /// Believe whatever is there now
     #[arg(long, conflicts_with = "anchor")]
     trust_on_first_use: bool,
@@ -51,7 +61,12 @@ pub(crate) async fn run(ctx: &Context, args: Args) -> Result<()> {
             None => (Providers::new(), BTreeMap::new()),
         },
     };
-    let options = trust(&args, before.as_ref())?;
+    let mut options = trust(&args, before.as_ref())?;
+    let checkpoint = checkpoint(&args)?;
+    if let Some(checkpoint) = &checkpoint {
+        let signed = RecordMark::from(checkpoint.log);
+        options.floor = options.floor.filter(|floor| floor.number >= signed.number).or(Some(signed));
+    }
     let bucket = url.connect(false).map_err(|error| match error.kind() {
         BucketErrorKind::NotFound => {
             Failure::not_found(format!("there is no store at {url}; check the address"))
@@ -61,7 +76,13 @@ pub(crate) async fn run(ctx: &Context, args: Args) -> Result<()> {
     let encryption = before.as_ref().map_or_else(Encryption::unknown, |known| known.encryption.clone());
     let explained = |error| open::explain(error, &encryption);
     let store = open::engine(providers).open(bucket, options).await.map_err(explained)?;
-    let status = store.status().await;
+    let status = match &checkpoint {
+        Some(checkpoint) => match store.check_checkpoint(checkpoint).await {
+            Ok(()) => store.status().await,
+            Err(error) => Err(error),
+        },
+        None => store.status().await,
+    };
     store.close().await;
     let known = KnownStore::of(&status.map_err(explained)?, vaults);
     ctx.config.update(url.canonical(), |_| Some(known.clone()))?;
@@ -77,6 +98,17 @@ pub(crate) async fn run(ctx: &Context, args: Args) -> Result<()> {
         ])?;
     }
     Ok(())
+}
+
+/// The head of the audit log that the store must be at or after.
+fn checkpoint(args: &Args) -> Result<Option<Checkpoint>> {
+    match (&args.checkpoint, &args.checkpoint_key) {
+        (Some(file), Some(key)) => {
+            let key = audit::read_public(key)?;
+            audit::read_checkpoint(file, &key).map(Some)
+        }
+        _ => Ok(None),
+    }
 }
 
 /// A store that is known already is not met for the first time; only its anchor itself replaces what is remembered.

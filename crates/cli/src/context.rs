@@ -31,6 +31,8 @@ pub(crate) struct Context {
     pub(crate) vaults: Mutex<BTreeMap<PathBuf, Vault>>,
     /// The provider for Key Vault and Managed HSM: one, with its connections, tokens and proofs.
     pub(crate) key_vault: OnceLock<Arc<dyn KekProvider>>,
+    /// The providers of tokens used so far, by label, so that a PIN is asked for once.
+    pub(crate) tokens: Mutex<BTreeMap<String, Arc<dyn KekProvider>>>,
 }
 
 impl Context {
@@ -46,6 +48,7 @@ impl Context {
             quiet: json,
             vaults: Mutex::default(),
             key_vault: OnceLock::new(),
+            tokens: Mutex::default(),
         })
     }
 

@@ -1,4 +1,4 @@
-//! `bulla gc`: removes what no blob needs any more.
+//! `bulla gc`: removes what no blob and no upload needs any more.
 
 use std::time::Duration;
 
@@ -14,9 +14,10 @@ use crate::{open, output};
 ///
 /// Store keys that a rewrap retired, and what old log records hold of earlier keys, are destroyed after the grace too.
 /// Deleted blobs, interrupted puts and replaced blobs leave data behind; so do blobs past their time, whose data goes with
-/// the gc after the one that removes them. Reads and writes go on. Data that was written within the grace stays. Uploads may
-/// take half of 24 h; with a shorter grace, gc waits until every writer has heard of it, and those that upload just now copy
-/// their data. Run it again if it was interrupted.
+/// the gc after the one that removes them, and uploads to a registry that nobody went on with for seven days. Reads and
+/// writes go on. Data that was written within the grace stays, and keys that were retired within it. Writers count on 24 h;
+/// with a shorter grace, gc waits until every one has heard of it (the revocation bound, and a minute for requests to object
+/// stores), and those that upload just now copy their data. Run it again if it was interrupted.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -70,6 +71,8 @@ fn print(ctx: &Context, args: &Args, report: &GcReport) -> Result<()> {
             "grace": args.grace.as_secs_f64(),
             "blobs": report.envelopes,
             "expired": report.expired,
+            "uploads": report.uploads,
+            "expiredUploads": report.expired_uploads,
             "data": tally(report.data),
             "removed": tally(report.removed),
             "tooYoung": tally(report.too_young),
@@ -95,6 +98,13 @@ fn print(ctx: &Context, args: &Args, report: &GcReport) -> Result<()> {
         ("data", shown(report.data)),
         (removed, shown(report.removed)),
     ];
+    if report.uploads + report.expired_uploads > 0 {
+        let expired = match report.expired_uploads {
+            0 => String::new(),
+            count => format!(", and {count} given up after seven days; their data goes with the next gc"),
+        };
+        fields.push(("uploads", format!("{} not complete{expired}", report.uploads)));
+    }
     if report.too_young.objects > 0 {
         let grace = humantime::format_duration(args.grace);
         fields.push(("too young", format!("{}, written within {grace}", shown(report.too_young))));

@@ -24,8 +24,10 @@ Examples:
   bulla init ./store
   bulla init ./store --kek vault+file:///srv/vault/keys/registry --identity registry
   bulla init ./store --kek https://contoso.vault.azure.net/keys/registry --identity CLIENT_ID
+  bulla init ./store --kek 'pkcs11:token=HSM;object=registry'
   bulla init s3://bucket/prefix --kek vault+file:///srv/vault/keys/registry --revocation-bound 30s
   bulla init ./store --encryption encryption.json
+  bulla init ./store --kek vault+file:///srv/vault/keys/registry --mode direct
   bulla init ./store --json | jq -r .anchor")]
 pub(crate) struct Args {
     /// A folder or a URL, or BULLA_STORE
@@ -39,10 +41,14 @@ pub(crate) struct Args {
     /// identity's client id)
     #[arg(long, value_name = "ID", default_value = "system")]
     pub(crate) identity: Identity,
+    /// What wraps data keys: a store key, so that rotating the key is one small write at any size of the store; or directly
+    /// the key itself, which then sees every blob and wraps every data key again when it is rotated
+    #[arg(long, value_name = "MODE", default_value = "hierarchical")]
+    pub(crate) mode: WrappingMode,
     /// Revocation takes effect within this time
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = humantime::parse_duration)]
     pub(crate) revocation_bound: Duration,
-    /// Accept a vault without purge protection
+    /// Accept a vault without purge protection, or a key that can be destroyed on its token
     #[arg(long)]
     pub(crate) allow_unprotected_key: bool,
     /// Key and identity from a file: the `encryption` block of a registry's ARM template
@@ -51,6 +57,23 @@ pub(crate) struct Args {
     /// Where a service-managed key is to be (default for folders: beside the configuration)
     #[arg(long, value_name = "DIR", conflicts_with = "kek")]
     pub(crate) service_vault: Option<PathBuf>,
+}
+
+/// [`Mode`], as it is typed.
+#[derive(Clone, Copy, Debug, Default, clap::ValueEnum)]
+pub(crate) enum WrappingMode {
+    #[default]
+    Hierarchical,
+    Direct,
+}
+
+impl From<WrappingMode> for Mode {
+    fn from(mode: WrappingMode) -> Self {
+        match mode {
+            WrappingMode::Hierarchical => Self::Hierarchical,
+            WrappingMode::Direct => Self::Direct,
+        }
+    }
 }
 
 pub(crate) async fn run(ctx: &Context, mut args: Args) -> Result<()> {
@@ -131,10 +154,10 @@ pub(crate) fn refuse_service_key(key: &Key) -> Result<()> {
 
 async fn create(url: &StoreUrl, key: &Key, args: &Args, managed: Managed) -> Result<Store> {
     let options = CreateOptions {
+        mode: args.mode.into(),
         key: key.id.clone(),
         identity: args.identity.clone(),
         managed,
-        mode: Mode::Hierarchical,
         revocation_bound: args.revocation_bound,
         allow_unprotected_key: args.allow_unprotected_key,
     };

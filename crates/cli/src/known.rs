@@ -1,9 +1,10 @@
 //! What is remembered of one store.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use bulla::{Anchor, Managed, RecordMark, Status};
+use bulla_kek::{KeyId, Scheme};
 use data_encoding::HEXLOWER;
 use serde::{Deserialize, Serialize};
 
@@ -20,6 +21,9 @@ pub(crate) struct KnownStore {
     pub(crate) hash: String,
     /// The folders of the vaults that this machine uses for the store, by vault id.
     pub(crate) vaults: BTreeMap<String, VaultPlace>,
+    /// The labels of the PKCS#11 tokens that this machine uses for the store.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub(crate) tokens: BTreeSet<String>,
     /// The encryption as it was last seen, for `status` while the key is revoked.
     pub(crate) encryption: Encryption,
 }
@@ -92,6 +96,7 @@ impl Encryption {
 }
 
 impl KnownStore {
+    /// A store that was just opened under keys that users named, and that is remembered with them alone.
     pub(crate) fn of(status: &Status, vaults: BTreeMap<String, VaultPlace>) -> Self {
         Self {
             store_id: status.store.to_string(),
@@ -99,6 +104,7 @@ impl KnownStore {
             number: status.log.number,
             hash: HEXLOWER.encode(&status.log.hash),
             vaults,
+            tokens: tokens(status),
             encryption: Encryption::of(status),
         }
     }
@@ -128,6 +134,12 @@ impl KnownStore {
         }
         self.advance(status.log);
     }
+}
+
+/// The tokens that hold the store's keys.
+pub(crate) fn tokens(status: &Status) -> BTreeSet<String> {
+    let on_token = |kek: &&KeyId| kek.scheme() == Scheme::Pkcs11;
+    status.keks.iter().map(|(kek, _)| kek).filter(on_token).map(|kek| kek.host().to_owned()).collect()
 }
 
 fn damaged() -> Failure {

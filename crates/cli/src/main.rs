@@ -10,6 +10,7 @@
 
 mod args;
 mod attach;
+mod audit;
 mod completions;
 mod config;
 mod context;
@@ -18,6 +19,7 @@ mod encryption;
 mod exit;
 mod gc;
 mod get;
+mod host;
 mod init;
 mod interrupt;
 mod key_vault;
@@ -30,17 +32,21 @@ mod progress;
 mod put;
 mod quickstart;
 mod range;
+mod rewrap;
 mod rm;
 mod rotate;
 mod service;
 mod stat;
 mod status;
+mod sweep;
+mod tokens;
 mod vault;
 mod vaults;
 mod verify;
 
 use std::io::IsTerminal;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Parser;
 use tracing_subscriber::EnvFilter;
@@ -50,7 +56,12 @@ use crate::context::Context;
 use crate::exit::{Failure, Kind, Result, one_line};
 use crate::interrupt::Interrupt;
 
+/// How long idle threads may take to end.
+const SHUTDOWN: Duration = Duration::from_millis(200);
+
 fn main() -> ExitCode {
+    // Before there is anything to hide.
+    host::prevent_core_dumps();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return usage(&error),
@@ -72,8 +83,9 @@ fn main() -> ExitCode {
         let flushed = context.out.flush().map_err(Failure::from);
         done.and(flushed)
     });
-    // Not waiting for a thread that reads standard input.
-    runtime.shutdown_background();
+    // Threads that are idle end now: one that ends while the process exits would run a PKCS#11 module's destructors twice. One
+    // that reads standard input, or hangs in a module, is not waited for.
+    runtime.shutdown_timeout(SHUTDOWN);
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => failure.report(json, causes),
@@ -101,11 +113,13 @@ async fn droppable(context: &Context, command: Command) -> Result<()> {
     match command {
         Command::Quickstart(args) => quickstart::run(context, args).await,
         Command::Attach(args) => attach::run(context, args).await,
+        Command::Audit(args) => audit::run(context, args).await,
         Command::Get(args) => get::run(context, args).await,
         Command::Ls(args) => ls::run(context, args).await,
         Command::Stat(args) => stat::run(context, args).await,
         Command::Rm(args) => rm::run(context, args).await,
         Command::Status(args) => status::run(context, args).await,
+        Command::Rewrap(args) => rewrap::run(context, args).await,
         Command::Gc(args) => gc::run(context, args).await,
         Command::Completions(args) => completions::run(context, args),
         Command::Init(_) | Command::Rotate(_) | Command::Put(_) | Command::Vault(_) | Command::Verify(_) => {

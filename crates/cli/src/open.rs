@@ -10,7 +10,7 @@ use crate::context::Context;
 use crate::exit::{Failure, Kind, Result};
 use crate::key_vault;
 use crate::known::{Encryption, KnownStore};
-use crate::vaults;
+use crate::{host, vaults};
 
 /// An open store, and what was known of it.
 #[derive(Debug)]
@@ -23,7 +23,7 @@ pub(crate) struct Opened {
 /// The engine with these providers. A command is over in a moment, and does what it says and nothing else: new versions of
 /// a key are for processes that stay, and for `bulla rotate`.
 pub(crate) fn engine(providers: Providers) -> Engine {
-    Engine::builder().providers(providers).follow_versions_every(Duration::MAX).build()
+    Engine::builder().providers(providers).node(&host::name()).follow_versions_every(Duration::MAX).build()
 }
 
 /// Opens the store at this URL or path under its remembered anchor and newest record.

@@ -13,6 +13,8 @@ const PATIENCE: Duration = Duration::from_secs(1);
 enum Unit {
     Bytes,
     Blobs,
+    /// Shares of the work, with a message.
+    Parts,
 }
 
 #[derive(Debug)]
@@ -34,6 +36,11 @@ impl Progress {
     /// Counts blobs instead of bytes.
     pub(crate) fn of_blobs(quiet: bool) -> Self {
         Self::of(Unit::Blobs, None, quiet)
+    }
+
+    /// Counts shares of the work, and says what is done.
+    pub(crate) fn of_parts(quiet: bool) -> Self {
+        Self::of(Unit::Parts, None, quiet)
     }
 
     fn of(unit: Unit, total: Option<u64>, quiet: bool) -> Self {
@@ -60,6 +67,15 @@ impl Progress {
         if let Some(bar) = self.shown() {
             bar.set_message(what());
             bar.tick();
+        }
+    }
+
+    /// Says at once that it waits, and goes on saying so by itself.
+    pub(crate) fn wait(&mut self, what: String) {
+        if self.wanted {
+            let bar = bar(self.unit, None).with_message(what);
+            bar.enable_steady_tick(Duration::from_millis(100));
+            self.bar = Some(bar);
         }
     }
 
@@ -93,7 +109,8 @@ fn bar(unit: Unit, total: Option<u64>) -> ProgressBar {
         (Unit::Bytes, true) => "{wide_bar} {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec} {eta}",
         (Unit::Bytes, false) => "{spinner} {binary_bytes} {binary_bytes_per_sec} {elapsed}",
         (Unit::Blobs, true) => "{wide_bar} {human_pos}/{human_len} blobs {per_sec} {eta}",
-        (Unit::Blobs, false) => "{spinner} {msg} {elapsed}",
+        (Unit::Parts, true) => "{msg} {wide_bar} {percent}% {eta}",
+        (Unit::Blobs | Unit::Parts, false) => "{spinner} {msg} {elapsed}",
     };
     let bar = total.map_or_else(ProgressBar::no_length, ProgressBar::new);
     match ProgressStyle::with_template(template) {

@@ -57,6 +57,7 @@ pub(crate) async fn run(ctx: &Context, args: Args) -> Result<()> {
         quiet: true,
         vaults: std::sync::Mutex::default(),
         key_vault: std::sync::OnceLock::new(),
+        tokens: std::sync::Mutex::default(),
     };
     make_passphrase(&place.dir.join("passphrase"))?;
     let mut scene = Scene::new(ctx, inner, &place.dir);

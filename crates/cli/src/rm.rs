@@ -11,7 +11,7 @@ use crate::{get, open};
 /// Remove a blob
 ///
 /// It is gone for new readers at once, and for other nodes within the revocation bound. Its sealed data stays in the
-/// store until it is collected.
+/// store until `bulla gc`.
 #[derive(Debug, clap::Args)]
 #[command(
     override_usage = "bulla rm [OPTIONS] [STORE] <DIGEST>",

@@ -9,12 +9,14 @@ use serde_json::json;
 use crate::context::Context;
 use crate::exit::Result;
 use crate::known::{KnownStore, VaultPlace};
+use crate::sweep::{self, Show};
 use crate::vaults::{self, Key};
-use crate::{init, open, service};
+use crate::{init, known, open, rewrap, service};
 
 /// Put a store under another key, key version or identity
 ///
-/// One secret is wrapped anew; no data is touched, and reads and writes go on. Run it again if it was interrupted. When
+/// One secret is wrapped anew; no data is touched, and reads and writes go on. Run it again if it was interrupted. In direct
+/// mode every data key is wrapped again as well: keep the old key version enabled until that is done. When
 /// a store leaves its service-managed key for yours, the service's key is destroyed; there is no way back. Rotation is no
 /// help against a key that is compromised: who unwrapped the store's secret once keeps it.
 #[derive(Debug, clap::Args)]
@@ -24,7 +26,9 @@ Examples:
   bulla rotate ./store                                # … and the store under it
   bulla rotate ./store --kek vault+file:///srv/vault/keys/other
   bulla rotate ./store --kek https://contoso.vault.azure.net/keys/registry --identity system
-  bulla rotate ./store --identity registry-2")]
+  bulla rotate ./store --kek 'pkcs11:token=HSM;object=registry'
+  bulla rotate ./store --identity registry-2
+  bulla rotate ./store --rate 100/s                   # in direct mode")]
 pub(crate) struct Args {
     /// A folder or a URL, or BULLA_STORE
     #[arg(value_name = "STORE")]
@@ -35,9 +39,11 @@ pub(crate) struct Args {
     /// As whom the key is used from now on
     #[arg(long, value_name = "ID")]
     identity: Option<Identity>,
-    /// Accept a vault without purge protection
+    /// Accept a vault without purge protection, or a key that can be destroyed on its token
     #[arg(long)]
     allow_unprotected_key: bool,
+    #[command(flatten)]
+    sweep: sweep::SweepArgs,
 }
 
 pub(crate) async fn run(ctx: &Context, args: Args) -> Result<()> {
@@ -56,6 +62,7 @@ pub(crate) async fn run(ctx: &Context, args: Args) -> Result<()> {
         ctx.config.update(url.canonical(), |known| {
             known.map(|mut known| {
                 known.vaults.extend(key.vaults());
+                known.tokens.extend(key.token());
                 known
             })
         })?;
@@ -68,11 +75,31 @@ pub(crate) async fn run(ctx: &Context, args: Args) -> Result<()> {
         identity: args.identity,
         allow_unprotected_key: args.allow_unprotected_key,
     };
+    let show = Show::new(ctx, &opened.known);
     let rotated = async {
-        let rotation = opened.store.rotate(options).await?;
-        Ok((rotation, opened.store.status().await?))
+        let watch = |event| show.event(&event);
+        let rotation = opened.store.rotate_watched(options, args.sweep.options(), watch).await;
+        let rotated = match rotation {
+            Ok(rotation) => opened.store.status().await.map(|status| (rotation, status)),
+            Err(error) => Err(error),
+        };
+        rotated.map_err(|error| opened.explain(error))
     };
-    let rotated = rotated.await.map_err(|error| opened.explain(error));
+    // A rotation is over in a moment and is not interrupted; the sweep that follows it in direct mode is.
+    let interrupted = async {
+        show.begun().await;
+        ctx.interrupt.wait().await
+    };
+    let rotated = tokio::select! {
+        biased;
+        interrupted = interrupted => {
+            show.end()?;
+            opened.close(ctx).await;
+            return Err(interrupted.with_fix("the store is under the new key already; `bulla rewrap` goes on with the rest"));
+        }
+        rotated = rotated => rotated,
+    };
+    show.end()?;
     if rotated.is_err() {
         forget_unused(ctx, &opened).await;
     }
@@ -89,6 +116,7 @@ async fn forget_unused(ctx: &Context, opened: &open::Opened) {
     let _ = ctx.config.update(opened.url.canonical(), |known| {
         known.map(|mut known| {
             known.vaults.retain(|id, _| status.keks.iter().any(|(kek, _)| kek.host() == id));
+            known.tokens = known::tokens(&status);
             known
         })
     });
@@ -108,7 +136,7 @@ async fn service_version(ctx: &Context, known: &KnownStore) -> Result<()> {
 
 /// Remembers the store under the keys it has now. Where it left the service's key, that is destroyed, once the store
 /// was seen to open without it. Does what an interrupted rotation left undone.
-async fn settle(
+pub(crate) async fn settle(
     ctx: &Context,
     url: &StoreUrl,
     known: &KnownStore,
@@ -164,6 +192,7 @@ fn print(
             "identity": status.identity,
             "changed": rotation.changed,
             "serviceKeyDestroyed": destroyed,
+            "rewrapped": rotation.sweep.as_ref().map(|sweep| sweep.rewrapped),
         }))?;
         return Ok(());
     }
@@ -174,6 +203,9 @@ fn print(
     } else {
         ctx.out.line(format!("unchanged: {to} is the key's newest version"))?;
     }
+    for line in rotation.sweep.iter().flat_map(|sweep| rewrap::lines(known, sweep)) {
+        ctx.out.line(line)?;
+    }
     if destroyed {
         ctx.out.line("the service-managed key was destroyed; copies of its folder in backups are not")?;
     }
@@ -181,7 +213,7 @@ fn print(
 }
 
 /// A key as its owner would type it.
-fn shown(known: &KnownStore, key: &KeyId) -> String {
+pub(crate) fn shown(known: &KnownStore, key: &KeyId) -> String {
     match known.vaults.get(key.host()) {
         Some(place) => {
             let (name, version) = (key.name().to_owned(), key.version().map(str::to_owned));

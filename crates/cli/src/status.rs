@@ -11,7 +11,7 @@ use crate::context::Context;
 use crate::exit::{Failure, Result};
 use crate::known::{Encryption, KnownStore};
 use crate::open::{self, Opened};
-use crate::output;
+use crate::{host, output};
 
 /// Show the encryption of a store, as JSON in the shape of `az acr encryption show`
 ///
@@ -40,11 +40,13 @@ pub(crate) async fn run(ctx: &Context, args: Args) -> Result<()> {
                     known
                 })
             })?;
+            // Of the secrets that are there while the store is open.
+            let locked = host::secrets_are_locked();
             opened.close(ctx).await;
             let encryption = Encryption::of(&status);
             let mut shown = plain(&encryption);
             if ctx.verbose > 0 {
-                add(&mut shown, everything(&url, &status));
+                add(&mut shown, everything(&url, &status, locked));
             }
             print(ctx, &shown)
         }
@@ -103,7 +105,7 @@ fn add(shown: &mut Value, more: Value) {
     }
 }
 
-fn everything(url: &StoreUrl, status: &Status) -> Value {
+fn everything(url: &StoreUrl, status: &Status, locked: bool) -> Value {
     let bound = Duration::from_millis(status.revocation_bound_ms);
     json!({
         "managedBy": managed_by(&Encryption::of(status)),
@@ -119,7 +121,7 @@ fn everything(url: &StoreUrl, status: &Status) -> Value {
             "key": kek.to_string(), "state": if *active { "active" } else { "retiring" } })).collect::<Vec<_>>(),
         "storeKeys": status.store_keys.iter().map(|(id, state)| json!({
             "id": id.to_string(), "state": store_key_state(*state) })).collect::<Vec<_>>(),
-        "secrets": secrets(bound),
+        "secrets": secrets(bound, locked),
         "warnings": status.warnings,
     })
 }
@@ -178,12 +180,12 @@ fn store_key_state(state: StoreKeyState) -> &'static str {
 }
 
 /// How long and how unwrapped secrets are held in memory.
-fn secrets(bound: Duration) -> Value {
+fn secrets(bound: Duration, locked: bool) -> Value {
     json!({
         "heldAtMost": humantime::format_duration(bound).to_string(),
         "wipedOnRevocation": true,
-        "lockedInMemory": false,
-        "coreDumpsPrevented": false,
+        "lockedInMemory": locked,
+        "coreDumpsPrevented": host::core_dumps_are_prevented(),
     })
 }
 

@@ -12,6 +12,7 @@ use crate::exit::{Failure, Kind, Result};
 use crate::key_vault;
 use crate::known::{KnownStore, VaultPlace};
 use crate::passphrase::{self, Purpose};
+use crate::tokens;
 
 /// A key that a user named, and who holds it.
 #[derive(Clone, Debug)]
@@ -39,6 +40,11 @@ impl Key {
         self.local.iter().cloned().collect()
     }
 
+    /// The token to remember with a store under this key.
+    pub(crate) fn token(&self) -> Option<String> {
+        (self.id.scheme() == Scheme::Pkcs11).then(|| self.id.host().to_owned())
+    }
+
     /// Where the key is, if Bulla made it for one store alone.
     pub(crate) fn service_place(&self) -> Option<&VaultPlace> {
         self.local.as_ref().map(|(_, place)| place).filter(|place| place.is_service())
@@ -58,7 +64,10 @@ pub(crate) async fn key(ctx: &Context, text: &str) -> Result<Key> {
             let provider = key_vault::provider_of(ctx, &id)?;
             return Ok(Key { id, provider, local: None });
         }
-        KeyUri::Portable(id) => return Err(no_provider(&id)),
+        KeyUri::Portable(id) if id.scheme() == Scheme::Pkcs11 => {
+            let provider = tokens::provider(ctx, id.host()).await?;
+            return Ok(Key { id, provider, local: None });
+        }
         _ => return Err(Failure::invalid("this build does not know such key ids")),
     };
     let vault = open(ctx, &place).await?;
@@ -106,7 +115,7 @@ pub(crate) fn close(ctx: &Context, dir: &Path) {
     ctx.vaults.lock().unwrap_or_else(PoisonError::into_inner).remove(dir);
 }
 
-/// The providers of a store that this machine knows: its local vaults, the key vaults that the environment allows, and
+/// The providers of a store that this machine knows: its local vaults and tokens, the key vaults that the environment allows, and
 /// nothing that the bucket could name.
 pub(crate) async fn providers(ctx: &Context, known: &KnownStore) -> Result<Providers> {
     let mut providers = Providers::new();
@@ -127,6 +136,9 @@ pub(crate) async fn providers(ctx: &Context, known: &KnownStore) -> Result<Provi
             )));
         }
         providers = providers.with(Arc::new(VaultProvider::new(vault)));
+    }
+    for token in &known.tokens {
+        providers = providers.with(tokens::provider(ctx, token).await?);
     }
     Ok(providers)
 }
@@ -156,14 +168,4 @@ fn remembered(ctx: &Context, id: &KeyId) -> Result<VaultPlace> {
             id.name()
         ))
     })
-}
-
-fn no_provider(id: &KeyId) -> Failure {
-    let of = match id.scheme() {
-        Scheme::Pkcs11 => "PKCS#11 tokens",
-        _ => "this sort of key",
-    };
-    Failure::invalid(format!(
-        "this build has no provider for {of} yet; use a local vault: --kek vault+file:///DIR/keys/NAME"
-    ))
 }

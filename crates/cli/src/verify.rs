@@ -155,6 +155,7 @@ fn print(ctx: &Context, seen: &Seen, report: Option<&VerifyReport>) -> Result<()
         ctx.out.json(&json!({
             "complete": true,
             "blobs": report.blobs,
+            "uploads": report.uploads,
             "read": { "blobs": report.read.objects, "bytes": report.read.bytes },
             "damaged": seen.damaged.iter().map(value).collect::<Vec<_>>(),
             "log": { "records": report.log_records, "stubs": report.log_stubs },

@@ -23,6 +23,8 @@ pub const RECORD: &str = "bulla/v1/record";
 pub const META: &str = "bulla/v1/meta";
 /// An upload session.
 pub const UPLOAD: &str = "bulla/v1/upload";
+/// A batch of the audit log.
+pub const AUDIT: &str = "bulla/v1/audit";
 
 /// `text` padded with NUL to 32 bytes.
 ///
@@ -66,6 +68,12 @@ pub fn meta_context(header: &[u8], kind: &str, name: &[u8]) -> Vec<u8> {
 #[must_use]
 pub fn upload_context(header: &[u8], name: &[u8]) -> Vec<u8> {
     fields(UPLOAD, &[header, name])
+}
+
+/// `label("bulla/v1/audit") ‖ u32 ‖ header ‖ u32 ‖ number as 8 bytes, big-endian`.
+#[must_use]
+pub fn audit_context(header: &[u8], number: u64) -> Vec<u8> {
+    fields(AUDIT, &[header, &number.to_be_bytes()])
 }
 
 /// A label and length-prefixed fields.

@@ -13,7 +13,9 @@ use subtle::ConstantTimeEq;
 
 use crate::base32;
 use crate::context::{RECORD, fields, label};
-use crate::secret::{Dek, EnvelopeKey, KeyWrappingKey, MetaKey, NameKey, RecordKey, Root, Secret, UploadKey};
+use crate::secret::{
+    AuditKey, Dek, EnvelopeKey, KeyWrappingKey, MetaKey, NameKey, RecordKey, Root, Secret, UploadKey,
+};
 
 impl Root {
     /// Authenticates the records of the log: label `bulla/v1/root/record`.
@@ -44,6 +46,12 @@ impl Root {
     #[must_use]
     pub fn upload_key(&self) -> UploadKey {
         UploadKey::new(self.derive("bulla/v1/root/upload", &[]))
+    }
+
+    /// Seals the batches of the audit log: label `bulla/v1/root/audit`.
+    #[must_use]
+    pub fn audit_key(&self) -> AuditKey {
+        AuditKey::new(self.derive("bulla/v1/root/audit", &[]))
     }
 
     /// Wraps store keys: label `bulla/v1/root/store-key-wrap`.

@@ -1,10 +1,14 @@
 //! The names of plaintexts: `sha256:…` and `sha512:…`, as registries write them.
 
+mod state;
+
 use std::fmt;
 use std::str::FromStr;
 
 use data_encoding::HEXLOWER;
 use sha2::{Digest as _, Sha256, Sha512};
+
+pub use self::state::HashState;
 
 /// A hash function that may name a blob.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -17,10 +17,14 @@ mod wrap;
 
 use zeroize::Zeroizing;
 
-pub(crate) use self::blob_record::MAX_TIME;
 pub use self::blob_record::{BlobRecord, Extent, MAX_INLINE_LEN};
+pub(crate) use self::blob_record::{
+    MAX_TIME, MIN_ENCODED_EXTENT, check_extents, read_extent_fields, write_extent_fields,
+};
 pub use self::wrap::{MAX_ALG_LEN, MAX_KID_LEN, MAX_WRAP_LEN, MAX_WRAPS, STORE_KEY_PREFIX, Wrap};
-pub(crate) use self::wrap::{all_different, check_alg, check_kek_kid, check_text, read_wrap, write_wrap};
+pub(crate) use self::wrap::{
+    all_different, check_alg, check_kek_kid, check_text, check_wraps, read_wrap, write_wrap,
+};
 use crate::cbor::{
     DecodeError, InvalidRecord, MAX_OBJECT_LEN, Reader, VERSION, Writer, require, require_canonical,
 };
@@ -75,7 +79,7 @@ impl Envelope {
         salt: [u8; 24],
     ) -> Result<Self, InvalidRecord> {
         record.check()?;
-        wrap::check_wraps(&wraps)?;
+        check_wraps(&wraps)?;
         let plaintext = Zeroizing::new(record.encode());
         let context = context::envelope_context(&header.encode(), &record.digest);
         let sealing_key = key.with_dek(dek);
@@ -139,7 +143,7 @@ impl Envelope {
         let wraps = input.list(Wrap::MIN_ENCODED_LEN, MAX_WRAPS, "the wraps", read_wrap)?;
         let sealed = input.bytes("the sealed record")?.to_vec();
         input.finish()?;
-        wrap::check_wraps(&wraps)?;
+        check_wraps(&wraps)?;
         require(
             cobblestone::plaintext_len(u64::try_from(sealed.len()).unwrap_or(u64::MAX)).is_some(),
             "what is sealed is a whole message",

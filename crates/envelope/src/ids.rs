@@ -77,6 +77,8 @@ ids! {
     BlobId;
     /// The object name of an extent. Never part of a context, so that a copy under another name opens.
     ExtentName;
+    /// Names an upload session.
+    SessionId;
 }
 
 #[cfg(test)]

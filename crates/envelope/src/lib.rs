@@ -19,6 +19,7 @@
 #![warn(clippy::disallowed_methods, clippy::disallowed_types)]
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test"))]
 
+pub mod audit;
 pub mod cobblestone;
 pub mod context;
 pub mod crypto;
@@ -28,11 +29,13 @@ pub mod envelope;
 pub mod ids;
 pub mod job;
 pub mod keywrap;
+pub mod meta;
 pub mod names;
 pub mod object;
 pub mod random;
 pub mod record;
 pub mod secret;
+pub mod session;
 
 mod base32;
 mod cbor;

@@ -54,13 +54,25 @@ impl SealedObject {
         content: &[u8],
         salt: [u8; 24],
     ) -> Result<Self, InvalidRecord> {
+        let context = context::meta_context(&header.encode(), kind, name);
+        Self::seal_in(crypto, key.expose(), &context, header, (kind, name, content), salt)
+    }
+
+    /// As [`seal`](Self::seal), under any key and context.
+    pub(crate) fn seal_in(
+        crypto: &'static CryptoProvider,
+        key: &[u8; 32],
+        context: &[u8],
+        header: EnvelopeHeader,
+        (kind, name, content): (&str, &[u8], &[u8]),
+        salt: [u8; 24],
+    ) -> Result<Self, InvalidRecord> {
         require(
             (1..=MAX_KIND_LEN).contains(&kind.len()) && kind.bytes().all(|byte| byte.is_ascii_graphic()),
             "a kind is 1 to 32 printable characters",
         )?;
         let plaintext = Zeroizing::new(encode_inside(kind, name, content));
-        let context = context::meta_context(&header.encode(), kind, name);
-        let sealed = cobblestone::seal(crypto, key.expose(), &context, salt, &plaintext);
+        let sealed = cobblestone::seal(crypto, key, context, salt, &plaintext);
         let object = Self { header, sealed };
         require(object.encode().len() <= MAX_OBJECT_LEN, "an object is at most 1 MiB")?;
         Ok(object)
@@ -79,7 +91,19 @@ impl SealedObject {
         name: &[u8],
     ) -> Result<Zeroizing<Vec<u8>>, OpenObjectError> {
         let context = context::meta_context(&self.header.encode(), kind, name);
-        let plaintext = cobblestone::open(crypto, key.expose(), &context, &self.sealed)
+        self.open_in(crypto, key.expose(), &context, kind, name)
+    }
+
+    /// As [`open`](Self::open), under any key and context.
+    pub(crate) fn open_in(
+        &self,
+        crypto: &'static CryptoProvider,
+        key: &[u8; 32],
+        context: &[u8],
+        kind: &str,
+        name: &[u8],
+    ) -> Result<Zeroizing<Vec<u8>>, OpenObjectError> {
+        let plaintext = cobblestone::open(crypto, key, context, &self.sealed)
             .map_err(|_| OpenObjectError::NotAuthentic)?;
         let plaintext = Zeroizing::new(plaintext);
         let (found_kind, found_name, content) =

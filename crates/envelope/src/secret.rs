@@ -1,23 +1,27 @@
 //! Secrets: bytes that can't be copied, compared, printed or serialized by accident, and are wiped when dropped.
 //!
-//! They live on the heap, so that moving one moves a pointer and leaves no copy behind. What this can't do: wipe what the
-//! compiler spilled to the stack inside the ciphers, keep pages out of swap or core dumps, or survive `abort`.
+//! They live on the heap, so that moving one moves a pointer and leaves no copy behind; those that open more than one blob
+//! in pages of their own, locked where the system allows ([`page`]). What this can't do: wipe what the compiler spilled to
+//! the stack inside the ciphers, keep anything out of a core dump, or survive `abort`.
+
+pub mod page;
 
 use std::fmt;
 
 use subtle::ConstantTimeEq;
-use zeroize::{Zeroize, ZeroizeOnDrop};
+use zeroize::ZeroizeOnDrop;
 
+use self::page::Place;
 use crate::random::RandomSource;
 
 /// `N` secret bytes.
-pub struct Secret<const N: usize>(Box<[u8; N]>);
+pub struct Secret<const N: usize>(Place<N>);
 
 impl<const N: usize> Secret<N> {
     /// A fresh secret.
     pub fn random(random: &dyn RandomSource) -> Self {
         let mut secret = Self::zero();
-        random.fill(&mut *secret.0);
+        random.fill(secret.expose_mut());
         secret
     }
 
@@ -28,38 +32,39 @@ impl<const N: usize> Secret<N> {
         if bytes.len() != N {
             return None;
         }
-        secret.0.copy_from_slice(bytes);
+        secret.expose_mut().copy_from_slice(bytes);
         Some(secret)
     }
 
     /// The bytes. Whoever copies them wipes the copy.
     #[must_use]
     pub fn expose(&self) -> &[u8; N] {
-        &self.0
+        self.0.bytes()
     }
 
     /// Whether both are the same, in time that does not depend on their bytes.
     #[must_use]
     pub fn ct_eq(&self, other: &Self) -> bool {
-        self.0.as_slice().ct_eq(other.0.as_slice()).into()
+        self.expose().ct_eq(other.expose()).into()
     }
 
     /// A place for a secret that is about to be computed.
     pub(crate) fn zero() -> Self {
-        Self(Box::new([0; N]))
+        Self(Place::zero())
     }
 
     pub(crate) fn expose_mut(&mut self) -> &mut [u8; N] {
-        &mut self.0
+        self.0.bytes_mut()
+    }
+
+    /// The same secret in a place to stay in: a page of its own, out of swap where the system allows.
+    #[must_use]
+    pub fn kept(mut self) -> Self {
+        Self(Place::kept(&mut self.0))
     }
 }
 
-impl<const N: usize> Drop for Secret<N> {
-    fn drop(&mut self) {
-        self.0.zeroize();
-    }
-}
-
+// `Place` wipes.
 impl<const N: usize> ZeroizeOnDrop for Secret<N> {}
 
 impl<const N: usize> fmt::Debug for Secret<N> {
@@ -91,26 +96,26 @@ macro_rules! secret_types {
     )*};
 }
 
-/// What is drawn, not derived, and comes back from being wrapped.
+/// What is drawn, not derived, and comes back from being wrapped. `$place` says where it stays.
 macro_rules! drawn {
-    ($($name:ident)*) => {$(
+    ($($name:ident: $place:expr;)*) => {$(
         impl From<Secret<32>> for $name {
             /// Says what an unwrapped secret is.
             fn from(secret: Secret<32>) -> Self {
-                Self(secret)
+                Self($place(secret))
             }
         }
 
         impl $name {
             /// A fresh one.
             pub fn random(random: &dyn RandomSource) -> Self {
-                Self(Secret::random(random))
+                Self::from(Secret::random(random))
             }
 
             /// A copy of `bytes`, or `None` unless there are exactly 32. Wiping `bytes` is the caller's duty.
             #[must_use]
             pub fn from_slice(bytes: &[u8]) -> Option<Self> {
-                Secret::from_slice(bytes).map(Self)
+                Secret::from_slice(bytes).map(Self::from)
             }
 
             /// Whether both are the same, in time that does not depend on their bytes.
@@ -127,7 +132,7 @@ macro_rules! derived {
     ($($name:ident: $len:literal;)*) => {$(
         impl $name {
             pub(crate) fn new(secret: Secret<$len>) -> Self {
-                Self(secret)
+                Self(secret.kept())
             }
         }
     )*};
@@ -148,15 +153,18 @@ secret_types! {
     MetaKey: 32;
     /// Seals upload sessions.
     UploadKey: 32;
+    /// Seals the batches of the audit log.
+    AuditKey: 32;
     /// Wraps store keys, or a retiring root.
     KeyWrappingKey: 32;
     /// Seals the names of one kind of object.
     NameKey: 64;
 }
 
-drawn! { Dek StoreKey Root }
+// There are thousands of DEKs, each of which opens one blob: a page for each would exceed every limit.
+drawn! { Dek: std::convert::identity; StoreKey: Secret::kept; Root: Secret::kept; }
 
-derived! { RecordKey: 32; EnvelopeKey: 32; MetaKey: 32; UploadKey: 32; KeyWrappingKey: 32; NameKey: 64; }
+derived! { RecordKey: 32; EnvelopeKey: 32; MetaKey: 32; UploadKey: 32; AuditKey: 32; KeyWrappingKey: 32; NameKey: 64; }
 
 impl Root {
     /// Splits the root into `n` shares: `root = share₁ ⊕ … ⊕ shareₙ`. Fewer than all of them say nothing about it.
@@ -187,7 +195,7 @@ impl Root {
         for share in shares {
             xor(root.expose_mut(), share.expose());
         }
-        Some(Self(root))
+        Some(Self::from(root))
     }
 }
 

@@ -2,6 +2,8 @@
 //! every binary costs link time.
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
+mod audit;
+mod audit_export;
 mod cbor_value;
 mod cobblestone_properties;
 mod cobblestone_vectors;
@@ -14,8 +16,10 @@ mod interop;
 mod jobs;
 mod keywrap;
 mod log;
+mod meta;
 mod names;
 mod samples;
 mod secrets;
+mod sessions;
 mod support;
 mod vectors;

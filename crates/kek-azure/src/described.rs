@@ -28,6 +28,7 @@ pub(crate) fn describe(asked: &KeyId, answer: Key, sent: Now) -> Result<Describe
     Ok(Described {
         description: KeyDescription {
             key: described,
+            algorithm: kind.wrap_algorithm(),
             kind,
             // Absent in no answer of a real vault; who does not say that a key may be used has not said so.
             enabled: attributes.enabled.unwrap_or(false),

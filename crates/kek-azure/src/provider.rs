@@ -115,7 +115,8 @@ impl KekProvider for AzureProvider {
                 self.inner.wrap_here(public, secret).await?
             }
             // The service has the key, and looks at its attributes itself.
-            _ => self.inner.wrap_there(key, identity, alg, secret).await?,
+            WrapAlgorithm::A256Kw => self.inner.wrap_there(key, identity, alg, secret).await?,
+            other => return Err(not_a_vaults(other)),
         };
         Ok(WrappedKey { key: key.clone(), alg, value })
     }
@@ -131,6 +132,11 @@ impl KekProvider for AzureProvider {
         let secret = self.inner.unwrap(key, identity, alg, value).await?;
         Ok(copy(&secret))
     }
+}
+
+/// RSA-OAEP with SHA-1 is on offer there; it is for tokens that have nothing newer.
+fn not_a_vaults(alg: WrapAlgorithm) -> KekError {
+    KekError::invalid(format!("{alg} is not used with key vaults; use RSA-OAEP-256 or A256KW"))
 }
 
 impl Inner {
@@ -159,7 +165,8 @@ impl Inner {
     ) -> Result<Arc<Secret<32>>, KekError> {
         let fits = match alg {
             WrapAlgorithm::RsaOaep256 => RSA_LEN.contains(&value.len()),
-            _ => value.len() == A256KW_LEN,
+            WrapAlgorithm::A256Kw => value.len() == A256KW_LEN,
+            other => return Err(not_a_vaults(other)),
         };
         if !fits {
             return Err(KekError::invalid(format!("{} bytes are no wrap of 32 bytes by {alg}", value.len())));

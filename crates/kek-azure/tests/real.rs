@@ -27,9 +27,9 @@ use crate::support::{USER, user};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
-struct World {
-    folder: TempDir,
-    vault: Vault,
+pub(crate) struct World {
+    pub(crate) folder: TempDir,
+    pub(crate) vault: Vault,
     api: Api,
     faults: Faults,
     token_faults: Faults,
@@ -41,7 +41,7 @@ struct World {
 }
 
 impl World {
-    async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         let folder = TempDir::new().unwrap();
         let create =
             CreateVault { cost: PassphraseCost::MINIMAL, ..CreateVault::new(Passphrase::new("open sesame")) };
@@ -65,7 +65,7 @@ impl World {
         Self { folder, vault, api, faults, token_faults, host, ca, identity }
     }
 
-    fn options(&self) -> AzureOptions {
+    pub(crate) fn options(&self) -> AzureOptions {
         AzureOptions {
             credentials: Credentials::Custom(Arc::new(Issuer(self.api.clone()))),
             extra_hosts: vec![self.host.clone()],
@@ -74,12 +74,12 @@ impl World {
         }
     }
 
-    fn key(&self, name: &str) -> KeyId {
+    pub(crate) fn key(&self, name: &str) -> KeyId {
         KeyId::key_vault(&self.host, name, None).unwrap()
     }
 
     /// What was asked of the vault, in order.
-    fn asked(&self) -> Vec<String> {
+    pub(crate) fn asked(&self) -> Vec<String> {
         let log = fs::read_to_string(self.api.audit_log()).unwrap();
         let lines = log.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
         lines

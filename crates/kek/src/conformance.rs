@@ -233,8 +233,7 @@ impl Suite<'_> {
         let description = self.describe(&test.key, &test.identity).await?;
         let versioned = description.key.clone();
         let alg = description
-            .kind
-            .wrap_algorithm()
+            .algorithm
             .ok_or_else(|| format!("a {} key wraps nothing; the fixture needs another", description.kind))?;
         let secret = Secret::random(self.fixture.random());
         let wrapped = self

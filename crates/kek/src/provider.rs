@@ -71,6 +71,9 @@ pub struct KeyDescription {
     pub key: KeyId,
     /// Algorithm and size.
     pub kind: KeyKind,
+    /// How the provider wraps with this key; `None` if it can't. Key vaults go by the kind alone
+    /// ([`KeyKind::wrap_algorithm`]); a token asks what its hardware offers.
+    pub algorithm: Option<WrapAlgorithm>,
     /// Whether the key may be used at all.
     pub enabled: bool,
     /// Start of validity.
@@ -116,7 +119,7 @@ pub enum KeyKind {
 }
 
 impl KeyKind {
-    /// The algorithm to wrap with, if the key fits one.
+    /// The algorithm to wrap with where every algorithm is on offer, if the key fits one.
     pub fn wrap_algorithm(&self) -> Option<WrapAlgorithm> {
         match self {
             Self::Rsa { bits } if *bits >= 2048 => Some(WrapAlgorithm::RsaOaep256),
@@ -164,6 +167,12 @@ pub enum WrapAlgorithm {
     RsaOaep256,
     /// `A256KW`: AES-256 key wrap (RFC 3394).
     A256Kw,
+    /// `A256GCMKW`: AES-256-GCM (NIST SP 800-38D), no associated data; the value is a random 12-byte nonce, the
+    /// ciphertext, the 16-byte tag. For tokens that encrypt and don't wrap.
+    A256GcmKw,
+    /// `RSA-OAEP`: RSA-OAEP with SHA-1 and MGF1-SHA-1, empty label (RFC 8017). For tokens that have nothing newer, by
+    /// explicit choice only.
+    RsaOaep,
 }
 
 /// An algorithm that is not supported, and why.
@@ -184,6 +193,8 @@ impl WrapAlgorithm {
         match self {
             Self::RsaOaep256 => "RSA-OAEP-256",
             Self::A256Kw => "A256KW",
+            Self::A256GcmKw => "A256GCMKW",
+            Self::RsaOaep => "RSA-OAEP",
         }
     }
 }
@@ -201,6 +212,8 @@ impl FromStr for WrapAlgorithm {
         match text {
             "RSA-OAEP-256" => Ok(Self::RsaOaep256),
             "A256KW" => Ok(Self::A256Kw),
+            "A256GCMKW" => Ok(Self::A256GcmKw),
+            "RSA-OAEP" => Ok(Self::RsaOaep),
             "RSA1_5" => Err(UnknownAlgorithm::Rsa15),
             other => Err(UnknownAlgorithm::Other(other.chars().take(64).collect())),
         }
@@ -213,11 +226,12 @@ mod tests {
 
     #[test]
     fn algorithms_by_name() {
-        for alg in [WrapAlgorithm::RsaOaep256, WrapAlgorithm::A256Kw] {
+        use WrapAlgorithm::{A256GcmKw, A256Kw, RsaOaep, RsaOaep256};
+        for alg in [RsaOaep256, A256Kw, A256GcmKw, RsaOaep] {
             assert_eq!(alg.as_str().parse(), Ok(alg));
         }
         assert_eq!("RSA1_5".parse::<WrapAlgorithm>(), Err(UnknownAlgorithm::Rsa15));
-        assert!("RSA-OAEP".parse::<WrapAlgorithm>().is_err());
+        assert!("RSA-OAEP-512".parse::<WrapAlgorithm>().is_err());
     }
 
     #[test]

@@ -25,6 +25,12 @@ impl Providers {
         self
     }
 
+    /// Each of them replaced by what `wrap` makes of it, in the same order: how an engine watches the calls.
+    #[must_use]
+    pub fn map(&self, wrap: impl FnMut(&Arc<dyn KekProvider>) -> Arc<dyn KekProvider>) -> Self {
+        Self { providers: self.providers.iter().map(wrap).collect() }
+    }
+
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.providers.is_empty()

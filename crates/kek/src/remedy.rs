@@ -18,7 +18,7 @@ pub fn restore(reason: DenyReason, key: &KeyUri, identity: &str) -> String {
         Place::Azure { host, vault, hsm } => {
             restore_azure(reason, &Azure { key, host, vault, hsm }, identity)
         }
-        Place::Elsewhere => format!("restore {key} for the identity {identity}"),
+        Place::Token(on) => restore_token(reason, on),
     }
 }
 
@@ -37,7 +37,12 @@ pub fn create(key: &KeyUri) -> String {
             "check the name, or make it: `az keyvault key create --hsm-name {vault} --name {name} --kty oct-HSM --size 256 \
              --ops wrapKey unwrapKey`"
         ),
-        Place::Elsewhere => format!("check the name {key}"),
+        Place::Token(on) => format!(
+            "check the label, or make it: `pkcs11-tool --module MODULE --token-label '{}' --login --keygen --key-type AES:32 \
+             --sensitive --private --label '{name}' --id {}`",
+            on.host(),
+            on.version().unwrap_or("01")
+        ),
     }
 }
 
@@ -50,7 +55,7 @@ enum Place<'a> {
         vault: &'a str,
         hsm: bool,
     },
-    Elsewhere,
+    Token(&'a KeyId),
 }
 
 struct Dir<'a>(Option<&'a Path>);
@@ -78,7 +83,7 @@ impl<'a> Place<'a> {
             KeyUri::Portable(key) => match key.scheme() {
                 Scheme::Vault => Self::Local(Dir(None)),
                 Scheme::KeyVault => Self::of_host(key),
-                Scheme::Pkcs11 => Self::Elsewhere,
+                Scheme::Pkcs11 => Self::Token(key),
             },
         }
     }
@@ -126,6 +131,26 @@ fn restore_local(
         DenyReason::Expired | DenyReason::NotYetValid => format!(
             "`bulla vault key set-attributes {dir} --name {name}{version} --expires DATE`, or rotate to another version"
         ),
+    }
+}
+
+/// Tokens have their vendors' tools; what can be named is the attribute.
+fn restore_token(reason: DenyReason, key: &KeyId) -> String {
+    let token = key.host();
+    match reason {
+        DenyReason::IdentityUnknown | DenyReason::Forbidden | DenyReason::Firewall => {
+            format!("give the user PIN of the token {token}: `BULLA_PKCS11_PIN_FILE=FILE`")
+        }
+        DenyReason::OperationNotPermitted | DenyReason::Disabled => format!(
+            "set `CKA_DECRYPT` (or `CKA_UNWRAP`, whichever it had) of {key} to true again, with the token's own tool"
+        ),
+        DenyReason::NotFound | DenyReason::Deleted => format!(
+            "restore {key} from the token's backup, or insert the right `{token}`: without this key the store can't be read"
+        ),
+        DenyReason::Expired => format!("set a later `CKA_END_DATE` of {key}, or rotate to another version"),
+        DenyReason::NotYetValid => {
+            format!("set an earlier `CKA_START_DATE` of {key}, or rotate to another version")
+        }
     }
 }
 
@@ -214,6 +239,7 @@ mod tests {
         let hsm = every("https://contoso.managedhsm.azure.net/keys/k", "az ");
         assert!(hsm[2].contains("recover --hsm-name contoso --name k"));
         assert!(hsm[0].contains("--assignee web"));
+        every("pkcs11:token=HSM;object=k", "HSM");
     }
 
     #[test]
@@ -232,6 +258,7 @@ mod tests {
                 "az keyvault key create --vault-name contoso --name k --kty RSA",
             ),
             ("https://contoso.managedhsm.azure.net/keys/k", "--hsm-name contoso --name k --kty oct-HSM"),
+            ("pkcs11:token=My%20HSM;object=k", "--token-label 'My HSM' --login --keygen --key-type AES:32"),
         ] {
             let text = create(&key.parse().unwrap());
             assert!(text.contains(command), "{text}");

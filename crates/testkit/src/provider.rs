@@ -440,6 +440,7 @@ impl KekProvider for SimProvider {
             Ok(KeyDescription {
                 key: key.with_version(&version.id).map_err(|error| KekError::invalid(error.to_string()))?,
                 kind: KeyKind::Aes { bits: 256 },
+                algorithm: Some(WrapAlgorithm::A256Kw),
                 enabled: version.enabled,
                 not_before: None,
                 expires: version.expires,

@@ -114,6 +114,7 @@ fn describe(vault: &Vault, found: &Found) -> Result<KeyDescription, KekError> {
     Ok(KeyDescription {
         key: vault.key_id(&found.name, Some(&found.stored.version)).map_err(usage::unavailable)?,
         kind: key.kind(),
+        algorithm: key.kind().wrap_algorithm(),
         enabled: attributes.enabled,
         not_before: attributes.nbf.and_then(stored::time),
         expires: attributes.exp.and_then(stored::time),

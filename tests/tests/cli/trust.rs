@@ -43,9 +43,9 @@ fn trust_on_first_use_trusts_nothing_else_afterwards() {
     world.ok(&["ls", &store]);
     // Another store appears in its place.
     fs::rename(world.path("store"), world.path("moved")).unwrap();
-    let other = World { config: world.dir.path().join("forger"), dir: world.dir };
+    let other = World { config: world.dir.path().join("forger"), ..world };
     other.ok(&["init", &other.store(), "--kek", &other.kek(), "--identity", IDENTITY]);
-    let world = World { config: other.dir.path().join("other-config"), dir: other.dir };
+    let world = World { config: other.dir.path().join("other-config"), ..other };
     let refused = |arguments: &[&str]| {
         let line = world.fails(8, arguments);
         assert!(line.contains("rolled back") || line.contains("anchor"), "{line}");

@@ -17,6 +17,8 @@ pub(crate) struct World {
     pub(crate) dir: TempDir,
     /// Another machine has another configuration.
     pub(crate) config: PathBuf,
+    /// What else is in the environment of commands.
+    pub(crate) environment: Vec<(&'static str, PathBuf)>,
 }
 
 /// What a command did.
@@ -31,7 +33,7 @@ impl World {
     pub(crate) fn new() -> Self {
         let dir = TempDir::new().unwrap();
         let config = dir.path().join("config");
-        Self { dir, config }
+        Self { dir, config, environment: Vec::new() }
     }
 
     /// With a vault, a key `k` in it and a policy for [`IDENTITY`].
@@ -110,6 +112,7 @@ impl World {
             .args(arguments)
             .env("BULLA_CONFIG_DIR", &self.config)
             .env("BULLA_VAULT_PASSPHRASE", "open sesame")
+            .envs(self.environment.iter().cloned())
             .current_dir(self.dir.path())
             .stdin(Stdio::null());
         command

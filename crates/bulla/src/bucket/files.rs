@@ -128,6 +128,23 @@ impl FileStore {
         .await
     }
 
+    /// When the file came to its place, or later. Its own time is earlier: it is written, synced, and only then linked or
+    /// renamed, which the file system notes as a change of the file.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] if nothing is there.
+    ///
+    /// # Cancel safety
+    /// Yes: it changes nothing.
+    pub async fn placed(&self, location: &Path) -> Result<SystemTime> {
+        let (place, location) = (self.place(location)?, location.clone());
+        blocking(move || {
+            let meta = fs::metadata(&place).map_err(|error| store_error(&location, error))?;
+            Ok(changed(&meta).max(modified(&meta)))
+        })
+        .await
+    }
+
     /// The folder, absolute and without links.
     #[must_use]
     pub fn root(&self) -> &FsPath {
@@ -330,6 +347,19 @@ fn etag(meta: &Metadata) -> String {
 fn modified(meta: &Metadata) -> SystemTime {
     // Fails only on systems that have no file times.
     meta.modified().unwrap_or(SystemTime::UNIX_EPOCH)
+}
+
+/// When its data, names or attributes last changed.
+fn changed(meta: &Metadata) -> SystemTime {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt;
+        let (seconds, nanos) = (u64::try_from(meta.ctime()), u32::try_from(meta.ctime_nsec()));
+        SystemTime::UNIX_EPOCH + Duration::new(seconds.unwrap_or_default(), nanos.unwrap_or_default())
+    }
+    // Windows has no such time; a rename there is a moment after the write.
+    #[cfg(not(unix))]
+    modified(meta)
 }
 
 fn micros(time: SystemTime) -> u128 {

@@ -16,10 +16,11 @@ pub(super) async fn keep(store: Weak<StoreInner>) {
     loop {
         let Some(inner) = store.upgrade() else { return };
         let wait = inner.gate.turn(&inner).await;
-        if inner.gate.closed() {
+        if inner.gate.is_closed() {
             return;
         }
         let runtime = Arc::clone(&inner.parts.runtime);
+        inner.gate.tell_of_versions(&inner);
         if let Some(from) = inner.gate.with(&inner, |state, _| state.take_rotation()) {
             runtime.spawn(Box::pin(versions::follow(Arc::clone(&inner), from)));
         }

@@ -15,8 +15,15 @@ use crate::store::StoreInner;
 use crate::unlock::{Describe, Expected, Locked, Unlocked, unlock};
 
 impl Gate {
-    /// Asks the log and the provider. The caller holds `renewing`.
+    /// Asks the log and the provider, and says what came of it. The caller holds `renewing`.
     pub(super) async fn renew(&self, store: &StoreInner) -> Result<Arc<Unlocked>> {
+        let started = store.parts.runtime.now();
+        let renewed = self.try_renew(store).await;
+        store.parts.events.renewed(started, &renewed, self.asked());
+        renewed
+    }
+
+    async fn try_renew(&self, store: &StoreInner) -> Result<Arc<Unlocked>> {
         let (mut raw, mut read_started) = self.read_log(store).await?;
         let (is_due, known) = self.what_to_describe(store);
         let known = known.as_ref();

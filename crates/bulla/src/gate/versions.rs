@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 use bulla_envelope::record::{KekState, LogRecord, Managed};
 use bulla_kek::{KekError, KeyDescription, KeyId, Now};
 
-use super::State;
+use super::{Gate, State};
 use crate::engine::Parts;
 use crate::envelopes::age;
 use crate::error::Result;
@@ -37,6 +37,8 @@ pub(super) struct Versions {
     asked: Option<Now>,
     newer: Option<KeyDescription>,
     failure: Option<String>,
+    /// Whether an event told of the failure.
+    told: bool,
     /// A record in the middle of a rotation to this key, and since when this node sees it as the newest.
     in_the_middle: Option<(u64, Now)>,
     /// A rotation to `newer` is due, from this record on.
@@ -77,12 +79,12 @@ impl Versions {
                 News::InTheMiddle | News::Newer => {
                     match check(parts, record, in_use, &newest, now) {
                         Ok(()) => self.wanted = Some(record.number),
-                        Err(failure) => self.failed(&newest.key, failure),
+                        Err(failure) => self.failed(failure),
                     }
                     self.newer = Some(newest);
                 }
             },
-            Err(error) => self.failure = Some(format!("the newest version can't be asked for: {error}")),
+            Err(error) => self.failed(format!("the newest version can't be asked for: {error}")),
         }
     }
 
@@ -97,9 +99,9 @@ impl Versions {
         age(&now, &since) >= Duration::from_millis(record.revocation_bound_ms)
     }
 
-    fn failed(&mut self, newer: &KeyId, failure: String) {
-        tracing::warn!(key = %newer, %failure, "the key's newer version is not taken");
+    fn failed(&mut self, failure: String) {
         self.failure = Some(failure);
+        self.told = false;
     }
 
     pub(super) fn report(&self) -> FollowedVersions {
@@ -177,6 +179,19 @@ fn is_protected(in_use: Option<&KeyDescription>) -> bool {
     in_use.is_none_or(|kek| kek.protection.soft_delete && kek.protection.purge_protection)
 }
 
+impl Gate {
+    /// One event for each failure. Not under the gate's lock: a subscriber may ask the store something.
+    pub(super) fn tell_of_versions(&self, store: &StoreInner) {
+        let untold = self.with(store, |state, _| {
+            let told = std::mem::replace(&mut state.versions.told, true);
+            if told { None } else { state.versions.failure.clone() }
+        });
+        if let Some(failure) = untold {
+            tracing::warn!(store = %store.store_id, %failure, "the key's newest version is not followed");
+        }
+    }
+}
+
 impl State {
     /// The record from which on a rotation is to be started now; whoever asks starts it.
     pub(super) fn take_rotation(&mut self) -> Option<u64> {
@@ -199,13 +214,11 @@ pub(super) async fn follow(store: Arc<StoreInner>, from: u64) {
                 state.versions.newer = None;
                 state.versions.failure = None;
             }
-            Err(error) => {
-                if let Some(newer) = state.versions.newer.as_ref().map(|newer| newer.key.clone()) {
-                    state.versions.failed(&newer, error.to_string());
-                }
-            }
+            Err(error) => state.versions.failed(error.to_string()),
         }
     });
+    // The keeper tells it.
+    store.gate.changed.notify_one();
 }
 
 async fn rotate(store: &Arc<StoreInner>, from: u64) -> Result<()> {

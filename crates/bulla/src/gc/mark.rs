@@ -8,11 +8,10 @@ use futures::TryStreamExt;
 use super::GcProgress;
 use crate::bucket::Entry;
 use crate::envelopes::Found;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::store::StoreInner;
 
 pub(crate) const BLOBS: &str = "blobs";
-pub(super) const UPLOADS: &str = "uploads";
 
 /// Envelopes opened at once, of at most 1 MiB each.
 const OPEN_AT_ONCE: usize = 16;
@@ -20,10 +19,11 @@ const OPEN_AT_ONCE: usize = 16;
 /// How many unreadable envelopes an error names.
 const NAMES: usize = 10;
 
-/// What the envelopes say. 16 bytes for each extent and each envelope.
+/// What envelopes and sessions say. 16 bytes for each extent and each envelope.
 #[derive(Debug, Default)]
 pub(super) struct Mark {
     pub(super) envelopes: u64,
+    pub(super) uploads: u64,
     pub(super) expired: Vec<Digest>,
     /// Sorted.
     named: Vec<ExtentName>,
@@ -61,10 +61,11 @@ impl Mark {
 type Print = [u8; 16];
 
 impl StoreInner {
-    /// Opens every envelope. `began`: when the gc did, by the bucket's clock, in ms since 1970.
+    /// Opens every session and every envelope. `began`: when the gc did, by the bucket's clock, in ms since 1970.
     ///
     /// A listing may miss an object that is replaced while it runs (in a folder: a rename), so there are two; what the second
-    /// shows as the first did is not opened again.
+    /// shows as the first did is not opened again. Sessions come before envelopes each time: who commits creates the envelope
+    /// first and then removes the session, so what was in neither of the earlier look is in one of the later.
     pub(super) async fn mark(
         &self,
         began: u64,
@@ -73,7 +74,9 @@ impl StoreInner {
         // An envelope that appears from here on is not looked for: its writer knows the horizon.
         self.gate.refresh(self).await?;
         let mut mark = Mark::default();
+        self.look_at_sessions(&mut mark).await?;
         let (first, _) = self.look(&[], &mut mark, began, progress).await?;
+        self.look_at_sessions(&mut mark).await?;
         let (_, unreadable) = self.look(&first, &mut mark, began, progress).await?;
         // Those of the first look count only if the second shows them as well.
         unreadable.into_result()?;
@@ -115,6 +118,25 @@ impl StoreInner {
         }
         prints.sort_unstable();
         Ok((prints, unreadable))
+    }
+
+    async fn look_at_sessions(&self, mark: &mut Mark) -> Result<()> {
+        let sessions = self.session_keys();
+        let sessions = sessions.map_ok(|key| async move {
+            let read = self.patiently(|| self.session_entry(&key)).await;
+            read.map_err(|error| match error.kind() {
+                ErrorKind::Corrupt => unreadable_session(&key).with_source(error),
+                _ => error,
+            })
+        });
+        let mut sessions = std::pin::pin!(sessions.try_buffer_unordered(OPEN_AT_ONCE));
+        mark.uploads = 0;
+        while let Some(session) = sessions.try_next().await? {
+            let Some(session) = session else { continue };
+            mark.uploads += 1;
+            mark.named.extend(session.extents().map(|extent| extent.name));
+        }
+        Ok(())
     }
 
     async fn look_at(&self, entry: &Entry, began: u64) -> Result<Marked> {
@@ -182,6 +204,13 @@ impl Unreadable {
             self.names.join(", ")
         )))
     }
+}
+
+fn unreadable_session(key: &str) -> Error {
+    Error::corrupt(format!(
+        "`{key}` is an upload session that can't be opened, so what it names is not known and no data was removed: it goes \
+         by itself after seven days, or remove it, and run gc again"
+    ))
 }
 
 fn print(entry: &Entry) -> Print {

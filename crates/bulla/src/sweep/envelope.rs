@@ -135,12 +135,12 @@ impl StoreInner {
     }
 
     /// The secrets, with a log view younger than R.
-    async fn young_view(&self) -> Result<Arc<Unlocked>> {
+    pub(crate) async fn young_view(&self) -> Result<Arc<Unlocked>> {
         let keys = self.gate.secrets(self).await?;
         if self.is_young(&keys) { Ok(keys) } else { self.gate.refresh(self).await }
     }
 
-    fn is_young(&self, keys: &Unlocked) -> bool {
+    pub(crate) fn is_young(&self, keys: &Unlocked) -> bool {
         let now = self.parts.runtime.now();
         age(&now, &keys.view.read_started) <= self.gate.revocation_bound()
     }

@@ -108,7 +108,7 @@ impl Run<'_> {
     }
 
     /// Whether the data object is there, at exactly its length.
-    async fn check_extent(&self, extent: &Extent) -> Result<Option<Fault>> {
+    pub(super) async fn check_extent(&self, extent: &Extent) -> Result<Option<Fault>> {
         let expected = sealed_len(extent.len);
         let listed = self.data.binary_search_by_key(&extent.name, |(name, _)| *name);
         if let Ok(at) = listed {

@@ -151,18 +151,6 @@ async fn foreign_objects_among_the_data_are_left_alone_and_reported() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_upload_session_blocks_by_name() {
-    let (world, objects) = clocked_world().await;
-    orphans(&world.store).await;
-    pass(2 * GRACE).await;
-    objects.tamper("uploads/abc", Some(b"a session of a later version".as_slice().into()));
-    let error = gc(&world.store, GRACE).await.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Invalid);
-    assert!(error.to_string().contains("`uploads/abc`"), "{error}");
-    assert_eq!(object_keys(&objects, "data/").len(), 1);
-}
-
-#[tokio::test(start_paused = true)]
 async fn expired_blobs_go_first_and_their_data_with_the_next_gc() {
     let (world, objects) = clocked_world().await;
     let brief = PutOptions { ttl: Some(Duration::from_secs(100)), ..PutOptions::default() };
@@ -360,4 +348,5 @@ async fn progress_is_told() {
     );
 }
 
+mod sessions;
 mod writers;

@@ -387,3 +387,26 @@ async fn a_damaged_log_costs_no_more_calls_than_an_outage() {
     let unwraps = world.provider.calls().unwrap - before.unwrap;
     assert!(unwraps <= 6, "{unwraps} unwraps in 25 s");
 }
+
+/// The log names two keys that are denied, one after the other; what the node knew before names one that is given back
+/// meanwhile. Found by `promise`.
+#[tokio::test(start_paused = true)]
+async fn a_key_that_is_given_back_between_two_questions_of_one_renewal_counts() {
+    let world = World::new().await;
+    let put = world.put(&data(10)).await;
+    let (other, ..) = world.node(2).await;
+    get(&other, &put.digest).await.unwrap();
+    world.provider.new_version("new");
+    fail_the_second_record(&world);
+    assert!(world.rotate_to("new").await.is_err());
+    world.provider.deny("k", DenyReason::Forbidden);
+    world.provider.deny("new", DenyReason::Forbidden);
+    world.provider.set_latency(SECOND);
+    // Both of the log are asked from R/2 on, for a second each, and then the one that was known.
+    pass(R / 2 + 5 * SECOND / 2).await;
+    world.provider.allow("k");
+    pass(SECOND).await;
+    let report = other.key_report();
+    assert!(matches!(report.state, KeyState::Live { outage_since: None, .. }), "{report:?}");
+    assert_eq!(get(&other, &put.digest).await.unwrap(), data(10));
+}

@@ -7,16 +7,23 @@ mod versions;
 mod watch;
 
 mod attack;
+mod audit;
+mod audit_sim;
 mod delete;
 mod direct;
+mod events;
 mod gc;
 mod get;
 mod lease;
 mod log;
+#[cfg(feature = "locked-memory")]
+mod memory;
+mod meta;
 mod promise;
 mod put;
 mod rewrap;
 mod rotate;
+mod session;
 mod shred;
 mod sim;
 mod verify;

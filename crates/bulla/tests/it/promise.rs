@@ -402,7 +402,7 @@ impl Node {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { max_shrink_iters: 400, ..ProptestConfig::with_cases(64) })]
+    #![proptest_config(ProptestConfig { max_shrink_iters: 400, ..ProptestConfig::with_cases(32) })]
 
     #[test]
     fn nothing_is_given_out_later_than_promised_and_everything_heals(
@@ -443,7 +443,7 @@ proptest! {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { max_shrink_iters: 50, ..ProptestConfig::with_cases(4) })]
+    #![proptest_config(ProptestConfig { max_shrink_iters: 50, ..ProptestConfig::with_cases(2) })]
 
     /// Everything there is, with 64 readers and writers on each node.
     #[test]

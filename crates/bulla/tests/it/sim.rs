@@ -9,6 +9,8 @@
 //! - when the faults end, everything acknowledged is there, the store can be rotated, rewrapped and opened anew, and then
 //!   nothing hangs on any key that it had before.
 
+mod uploads;
+
 use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Duration;
 

@@ -16,7 +16,7 @@ use bulla_envelope::secret::{Root, StoreKey};
 use bulla_testkit::bucket::SimBucket;
 use bulla_testkit::provider::{SimProvider, key_id};
 use bulla_testkit::runtime::{SeededRandom, SimRuntime};
-use bulla_testkit::scripted::{Op, ScriptedStore};
+use bulla_testkit::scripted::{Op, ScriptedStore, broken_connection};
 use bulla_testkit::store::SimStore;
 use bulla_testkit::trace::Trace;
 use bytes::Bytes;
@@ -189,6 +189,18 @@ pub(crate) async fn next_record(
     record.history.push(object_hash(&object));
     change(&mut record, &root);
     (log_key(record.number), record.sign(&root.record_key()).unwrap().into_object())
+}
+
+/// The next rotation gets its first record in, and not its second.
+pub(crate) fn fail_the_second_record(world: &World) {
+    for attempt in 0..5 {
+        world.script.before_nth(
+            Op::Create,
+            "store/",
+            usize::from(attempt == 0),
+            || Some(broken_connection()),
+        );
+    }
 }
 
 pub(crate) fn count(requests: &[(Op, String)], op: Op, part: &str) -> usize {

@@ -8,7 +8,7 @@ use bulla::kek::{DenyReason, KeyId, Providers, Runtime};
 use bulla::{Engine, KeyState, Store};
 use bulla_testkit::provider::key_id;
 use bulla_testkit::runtime::SimRuntime;
-use bulla_testkit::scripted::{Op, ScriptedStore, broken_connection};
+use bulla_testkit::scripted::{Op, ScriptedStore};
 
 use crate::support::*;
 
@@ -26,18 +26,6 @@ async fn traffic(store: &Store, digest: &bulla::Digest, time: Duration) {
 /// The versions that hold the root now.
 async fn versions(store: &Store) -> Vec<KeyId> {
     store.status().await.unwrap().keks.into_iter().map(|(kek, _)| kek).collect()
-}
-
-/// The next rotation gets its first record in, and not its second.
-fn fail_the_second_record(world: &World) {
-    for attempt in 0..5 {
-        world.script.before_nth(
-            Op::Create,
-            "store/",
-            usize::from(attempt == 0),
-            || Some(broken_connection()),
-        );
-    }
 }
 
 /// Another node that asks for new versions more often.
@@ -277,4 +265,19 @@ async fn a_rotation_to_another_key_is_left_to_whoever_began_it() {
     world.rotate_to("other").await.unwrap();
     let [only] = <[KeyId; 1]>::try_from(versions(&world.store).await).unwrap();
     assert_eq!(only.without_version(), key_id("other"));
+}
+
+/// The sweep of a rotation in direct mode is a part of following.
+#[tokio::test(start_paused = true)]
+async fn a_store_in_direct_mode_follows_with_every_data_key() {
+    let world = World::with(|options| options.mode = bulla::Mode::Direct).await;
+    let put = world.put(&large()).await;
+    let first = versions(&world.store).await;
+    let version = world.provider.new_version("k");
+    traffic(&world.store, &put.digest, HOUR + HOUR / 4).await;
+    assert_eq!(versions(&world.store).await, std::slice::from_ref(&version));
+    assert_eq!(world.store.stat(&put.digest).await.unwrap().wrapped_by, version.to_string());
+    world.provider.deny_version(&first[0], Some(DenyReason::Disabled));
+    let (fresh, ..) = world.node(2).await;
+    assert_eq!(get(&fresh, &put.digest).await.unwrap(), large());
 }

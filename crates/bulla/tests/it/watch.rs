@@ -81,6 +81,8 @@ impl tracing::Subscriber for Events {
             assert!(!store.is_empty());
             let reason = value("reason").map(|reason| format!(": {reason}")).unwrap_or_default();
             self.0.lock().unwrap().push(format!("{from} > {to}{reason}"));
+        } else if let (Some(failure), Some(_)) = (value("failure"), value("store")) {
+            self.0.lock().unwrap().push(format!("not followed: {failure}"));
         }
     }
 
@@ -231,4 +233,19 @@ async fn the_report_says_since_when_what_failed_and_what_comes_next() {
     assert!(report.since > since && report.last_failure.is_none(), "{report:?}");
     pass(3 * R).await;
     assert_eq!(world.store.key_report().next_probe, None, "when it is used");
+}
+
+#[tokio::test(start_paused = true)]
+async fn that_a_version_is_not_followed_is_told_once_per_attempt() {
+    let events = Events::default();
+    let _second = tracing::Dispatch::new(Events::default());
+    let _guard = tracing::subscriber::set_default(events.clone());
+    let world = World::new().await;
+    let put = world.put(&data(10)).await;
+    let version = world.provider.new_version("k");
+    world.provider.set_enabled(&version, false);
+    traffic(&world, &put.digest, Duration::from_secs(3600 * 5 / 2)).await;
+    let told = std::mem::take(&mut *events.0.lock().unwrap());
+    assert_eq!(told.len(), 2, "{told:?}");
+    assert!(told.iter().all(|told| told.starts_with("not followed: the key https://sim.vault")), "{told:?}");
 }

@@ -75,8 +75,7 @@ impl BlobRecord {
         out.uint(4).bytes(self.blob.as_bytes());
         out.uint(5).array(self.extents.len());
         for extent in &self.extents {
-            out.array(4).bytes(extent.name.as_bytes()).uint(extent.len);
-            out.bytes(&extent.header.salt).bytes(&extent.header.commitment);
+            write_extent_fields(out.array(4), extent);
         }
         out.uint(6).uint(self.created);
         out.uint(7).bytes(self.dek_root.as_bytes());
@@ -142,28 +141,45 @@ impl BlobRecord {
             let sum = self.extents.iter().try_fold(0_u64, |sum, extent| sum.checked_add(extent.len));
             require(sum == Some(self.size), "the extents' lengths sum to the size")?;
         }
-        for extent in &self.extents {
-            require(extent.len > 0, "no extent is empty")?;
-            require(cobblestone::sealed_len(extent.len).is_some(), "an extent's sealed length fits 64 bits")?;
-        }
-        require(
-            all_different(self.extents.iter().map(|extent| &extent.name)),
-            "the extents of a blob have different names",
-        )?;
-        require(
-            all_different(self.extents.iter().map(|extent| &extent.header.salt)),
-            "the extents of a blob have different salts",
-        )?;
+        check_extents(self.extents.iter())?;
         let times = [Some(self.created), self.expires];
         require(times.into_iter().flatten().all(|time| time <= MAX_TIME), "a time is before the year 10000")
     }
 }
 
+pub(crate) fn write_extent_fields<'w>(out: &'w mut Writer, extent: &Extent) -> &'w mut Writer {
+    out.bytes(extent.name.as_bytes()).uint(extent.len);
+    out.bytes(&extent.header.salt).bytes(&extent.header.commitment)
+}
+
+/// FORMAT-E9, but for the sum.
+pub(crate) fn check_extents<'a>(
+    extents: impl Iterator<Item = &'a Extent> + Clone,
+) -> Result<(), InvalidRecord> {
+    for extent in extents.clone() {
+        require(extent.len > 0, "no extent is empty")?;
+        require(cobblestone::sealed_len(extent.len).is_some(), "an extent's sealed length fits 64 bits")?;
+    }
+    require(
+        all_different(extents.clone().map(|extent| &extent.name)),
+        "the extents of a blob have different names",
+    )?;
+    require(
+        all_different(extents.map(|extent| &extent.header.salt)),
+        "the extents of a blob have different salts",
+    )
+}
+
 /// Array, name, one-byte length, salt, commitment.
-const MIN_ENCODED_EXTENT: usize = 1 + 17 + 1 + 26 + 34;
+pub(crate) const MIN_ENCODED_EXTENT: usize = 1 + 17 + 1 + 26 + 34;
 
 fn read_extent(input: &mut Reader<'_>) -> Result<Extent, DecodeError> {
     input.exact_array(4, "an extent")?;
+    read_extent_fields(input)
+}
+
+/// The four elements of an extent, without the array's head.
+pub(crate) fn read_extent_fields(input: &mut Reader<'_>) -> Result<Extent, DecodeError> {
     Ok(Extent {
         name: ExtentName::from_bytes(input.fixed("an extent's name")?),
         len: input.uint("an extent's length")?,

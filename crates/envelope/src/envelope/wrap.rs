@@ -61,7 +61,7 @@ impl Wrap {
 }
 
 /// FORMAT-E3.
-pub(super) fn check_wraps(wraps: &[Wrap]) -> Result<(), InvalidRecord> {
+pub(crate) fn check_wraps(wraps: &[Wrap]) -> Result<(), InvalidRecord> {
     require((1..=MAX_WRAPS).contains(&wraps.len()), "an envelope has 1 to 4 wraps")?;
     wraps.iter().try_for_each(Wrap::check)?;
     require(all_different(wraps.iter().map(|wrap| &wrap.kid)), "the wraps of an envelope have different kids")

@@ -90,8 +90,8 @@ impl Suite<'_> {
     pub(super) async fn wrong_algorithm(&self) -> Outcome {
         let key = self.in_use().await?;
         let other = match key.alg {
-            WrapAlgorithm::RsaOaep256 => WrapAlgorithm::A256Kw,
-            WrapAlgorithm::A256Kw => WrapAlgorithm::RsaOaep256,
+            WrapAlgorithm::RsaOaep256 | WrapAlgorithm::RsaOaep => WrapAlgorithm::A256Kw,
+            WrapAlgorithm::A256Kw | WrapAlgorithm::A256GcmKw => WrapAlgorithm::RsaOaep256,
         };
         let wrap = self.provider.wrap_key(&key.versioned, &key.test.identity, other, &key.secret).await;
         expect_invalid("wrap_key with another algorithm", wrap)?;

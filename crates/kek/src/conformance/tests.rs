@@ -125,6 +125,7 @@ impl KekProvider for Memory {
         Ok(KeyDescription {
             key: key.with_version(&format!("v{version}")).unwrap(),
             kind: KeyKind::Aes { bits: 256 },
+            algorithm: Some(WrapAlgorithm::A256Kw),
             enabled: !there.disabled,
             not_before: validity(DenyReason::NotYetValid),
             expires: validity(DenyReason::Expired),

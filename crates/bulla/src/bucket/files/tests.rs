@@ -45,6 +45,29 @@ async fn etags_are_those_of_the_local_file_system() {
     }
 }
 
+/// A file that was written an hour before it was put in its place, by a process that hung in between.
+#[tokio::test]
+async fn a_file_is_placed_when_it_is_linked_or_renamed_not_when_it_was_written() {
+    let (_temp, store) = store();
+    let hour = Duration::from_secs(60 * 60);
+    for name in ["linked", "renamed"] {
+        let began = SystemTime::now();
+        let staged = store.root().join(format!("{name}#1"));
+        let file = fs::File::create(&staged).unwrap();
+        file.set_modified(began - hour).unwrap();
+        if name == "linked" {
+            fs::hard_link(&staged, store.root().join(name)).unwrap();
+        } else {
+            fs::rename(&staged, store.root().join(name)).unwrap();
+        }
+        let written: SystemTime = store.head(&key(name)).await.unwrap().last_modified.into();
+        assert!(written <= began - hour);
+        let placed = store.placed(&key(name)).await.unwrap();
+        assert!(placed >= began - Duration::from_secs(1), "{placed:?} {began:?}");
+    }
+    assert!(matches!(store.placed(&key("nothing")).await, Err(Error::NotFound { .. })));
+}
+
 #[tokio::test]
 async fn updates_only_the_version_that_was_read() {
     let (_temp, store) = store();

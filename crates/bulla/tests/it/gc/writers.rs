@@ -16,6 +16,7 @@ fn digest() -> bulla::Digest {
     bulla::Digest::of(bulla::Algorithm::Sha256, &large())
 }
 
+// FORMAT-P13
 #[tokio::test(start_paused = true)]
 async fn a_put_that_commits_while_a_gc_waits_copies_its_data_and_stays() {
     let (world, objects) = clocked_world().await;
@@ -85,6 +86,7 @@ async fn a_put_that_began_after_the_gc_is_not_disturbed() {
     assert_eq!(world.count(Op::Copy, ""), 0);
 }
 
+// FORMAT-P13
 /// Its view of the horizon is a moment older than the gc: its envelope is there before the gc looks.
 #[tokio::test(start_paused = true)]
 async fn a_writer_that_does_not_know_the_horizon_yet_is_waited_for() {

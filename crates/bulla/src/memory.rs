@@ -1,0 +1,24 @@
+//! Secrets out of swap: pages that hold them are locked, as far as the system allows.
+
+use bulla_envelope::secret::page::{PAGE_LEN, PageLock, PageLocker, lock_with};
+
+/// How many secrets that open more than one blob this process holds, and how many of them the system keeps out of swap.
+pub use bulla_envelope::secret::page::{Held as HeldSecrets, held as held_secrets};
+
+struct SystemPages;
+
+impl PageLocker for SystemPages {
+    fn lock(&self, page: &[u8]) -> Option<PageLock> {
+        if region::page::size() != PAGE_LEN {
+            return None;
+        }
+        // No error: who may lock how much is the administrator's decision, and `held_secrets` says what came of it.
+        let guard = region::lock(page.as_ptr(), page.len()).ok()?;
+        Some(Box::new(guard))
+    }
+}
+
+/// From now on.
+pub(crate) fn lock_secrets() {
+    lock_with(&SystemPages);
+}

@@ -1,0 +1,1 @@
+//! Nothing: `cargo build --package kryoptic` builds the module that this depends on.
