@@ -55,9 +55,12 @@ fn killed_in_the_middle_of_a_put_nothing_half_is_visible() {
 fn an_interrupted_put_removes_what_it_uploaded() {
     let world = World::with_store();
     for (name, code) in [("-INT", 130), ("-TERM", 143)] {
-        let child = half_put(&world);
+        let mut child = half_put(&world);
+        // Stays open: to its end the put would be done, and right.
+        let stdin = child.stdin.take();
         signal(&child, name);
         let ended = ran(child.wait_with_output().unwrap());
+        drop(stdin);
         assert_eq!(ended.code, code, "{ended:?}");
         assert!(ended.stderr.starts_with("error: interrupted"), "{ended:?}");
         assert_eq!(ended.stdout, b"");
