@@ -126,7 +126,7 @@ fn restore_local(
             format!("`bulla vault key set-attributes {dir} --name {name}{version} --ops wrapKey unwrapKey`")
         }
         DenyReason::Firewall => {
-            format!("let this machine in: `bulla vault network-rule {dir} --allow CIDR`")
+            format!("let this machine in: `bulla vault network-rule {dir} --add CIDR`")
         }
         DenyReason::Expired | DenyReason::NotYetValid => format!(
             "`bulla vault key set-attributes {dir} --name {name}{version} --expires DATE`, or rotate to another version"

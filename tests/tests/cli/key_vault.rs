@@ -195,8 +195,8 @@ fn taken_away_in_every_way_and_given_back() {
     admin(&["vault", "key", "recover", &folder, "--name", "k"]);
     back();
     admin(&["vault", "network-rule", &folder, "--default-action", "deny"]);
-    refused("bulla vault network-rule DIR --allow");
-    admin(&["vault", "network-rule", &folder, "--default-action", "allow"]);
+    refused("bulla vault network-rule DIR --add CIDR");
+    admin(&["vault", "network-rule", &folder, "--add", "127.0.0.0/8"]);
     back();
     // An expired key still opens, and takes nothing new.
     admin(&["vault", "key", "set-attributes", &folder, "--name", "k", "--expires", "2001-01-01"]);
