@@ -13,7 +13,7 @@
 //! if the piece was released later too.
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
-#![allow(clippy::print_stdout, reason = "what was measured, for whoever asks with --nocapture")]
+#![allow(clippy::print_stdout, reason = "what was measured is for who runs it with --nocapture")]
 
 #[path = "customer/clients.rs"]
 mod clients;

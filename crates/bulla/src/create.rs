@@ -194,6 +194,7 @@ impl Engine {
             cache: Cache::new(parts.cached_envelopes),
             horizon: HorizonCache::default(),
             store_id: keys.store(),
+            mode: keys.view.record.mode,
             anchor: keys.root.anchor(),
             gate: Gate::new(parts, keys, raw),
         };

@@ -39,7 +39,7 @@ const ATTEMPTS: usize = 16;
 
 /// A request to an object store that was sent by somebody who did not know the horizon yet has arrived after this time: its
 /// client gives it up after 30 s.
-const IN_FLIGHT: Duration = Duration::from_secs(60);
+pub(crate) const IN_FLIGHT: Duration = Duration::from_secs(60);
 
 /// What an object that shows the bucket's time is called, before its random part.
 const CLOCK: &str = "jobs/clock-";

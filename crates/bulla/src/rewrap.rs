@@ -12,6 +12,8 @@
 //! Killed anywhere and run again, it goes on where it was. In direct mode the same sweep ends a rotation: the KEKs are what
 //! is retired, and a record without them ends it.
 
+use std::time::Duration;
+
 use bulla_envelope::ids::StoreKeyId;
 use bulla_envelope::job::Sweep;
 use bulla_envelope::record::{KekState, LogRecord, MAX_STORE_KEYS, Mode, StoreKeyEntry, StoreKeyState};
@@ -22,6 +24,7 @@ use crate::count::Count;
 use crate::deks::store_key_kid;
 use crate::error::{Error, ErrorKind, Result};
 use crate::events::{Action, SweepCount};
+use crate::gc::IN_FLIGHT;
 use crate::store::{Store, StoreInner};
 use crate::sweep::{Observer, SweepEvent, SweepOptions, SweepPhase, Work};
 use crate::unlock::Unlocked;
@@ -201,13 +204,12 @@ impl StoreInner {
         observe(SweepEvent::Started { from: kids.clone(), to: target.to.kid.clone(), resumed });
         let (events, started) = (&self.parts.events, self.parts.runtime.now());
         events.about(Action::SweepBegin, &target.to.kid, self.gate.mark(), None, started);
-        self.await_writers(&job, &target.seen, observe).await?;
         let direct = target.to.is_kek();
+        self.await_writers(&job, &target.seen, direct, observe).await?;
         let mut rewrapped = 0;
         for _ in 0..SWEEPS {
             let sweep = Work::new(self, SweepPhase::Rewrap, options, direct, observe);
             sweep.sweep(&job).await?;
-            sweep.sweep_sessions().await?;
             rewrapped += sweep.rewrapped();
             let count = Work::new(self, SweepPhase::Count, options, direct, observe).count().await?;
             for kid in &kids {
@@ -242,13 +244,17 @@ impl StoreInner {
 
     /// Waits until no writer can acknowledge an envelope under an old key any more: a put acknowledges only under a log
     /// view younger than R. Only one process has to have waited.
-    async fn await_writers(&self, job: &str, seen: &Now, observe: Observer<'_>) -> Result<()> {
+    ///
+    /// What a writer that died had under way can arrive later. A retired store key opens it still; a KEK that is gone would
+    /// not, so in direct mode that is waited for too.
+    async fn await_writers(&self, job: &str, seen: &Now, direct: bool, observe: Observer<'_>) -> Result<()> {
         if self.change_sweep(job, |sweep| (false, sweep.waited)).await? {
             return Ok(());
         }
         let runtime = &self.parts.runtime;
         // R can't change in this version; the larger of old and new would be this one.
-        let bound = self.gate.revocation_bound();
+        let in_flight = if direct && !self.bucket.is_folder() { IN_FLIGHT } else { Duration::ZERO };
+        let bound = self.gate.revocation_bound() + in_flight;
         loop {
             // The boot clock: nobody sets it.
             let left = bound.saturating_sub(runtime.now().boot.saturating_sub(seen.boot));

@@ -212,10 +212,10 @@ impl StoreInner {
         options: &SweepOptions,
         observe: Observer<'_>,
     ) -> Result<Option<Rewrap>> {
-        let keys = self.gate.refresh(self).await?;
-        if keys.view.record.mode != Mode::Direct {
+        if self.mode != Mode::Direct {
             return Ok(None);
         }
+        let keys = self.gate.refresh(self).await?;
         match Target::of(&keys, self.parts.runtime.now()) {
             Some(target) => self.sweep_to(&target, resumed, options, observe).await.map(Some),
             None => Ok(None),

@@ -7,6 +7,7 @@ use std::time::Duration;
 use bulla_envelope::derive::Anchor;
 use bulla_envelope::digest::Digest;
 use bulla_envelope::ids::StoreId;
+use bulla_envelope::record::Mode;
 use bytes::Bytes;
 use futures::stream::BoxStream;
 use futures::{Stream, StreamExt, TryStreamExt};
@@ -32,6 +33,8 @@ pub(crate) struct StoreInner {
     pub(crate) horizon: HorizonCache,
     pub(crate) store_id: StoreId,
     pub(crate) anchor: Anchor,
+    /// What wraps DEKs: decided when the store is made, for good.
+    pub(crate) mode: Mode,
 }
 
 /// An open store. Cheap to clone; all clones share one lease.

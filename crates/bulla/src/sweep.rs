@@ -186,7 +186,7 @@ impl<'a> Work<'a> {
             match self.claim(name).await? {
                 Next::Row { row, from } => self.sweep_row(name, row, from).await?,
                 Next::Wait(wait) => self.store.parts.runtime.sleep(wait).await,
-                Next::Done => return Ok(()),
+                Next::Done => return self.sweep_sessions().await,
             }
         }
     }
@@ -202,7 +202,7 @@ impl<'a> Work<'a> {
         while prefixes.try_next().await?.is_some() {
             self.note_prefix();
         }
-        Ok(())
+        self.sweep_sessions().await
     }
 
     /// The next row that nobody is at.
@@ -336,7 +336,7 @@ impl<'a> Work<'a> {
     }
 
     /// Does for upload sessions what a sweep does for envelopes. There are few of them, so every node looks at them all.
-    pub(crate) async fn sweep_sessions(&self) -> Result<()> {
+    async fn sweep_sessions(&self) -> Result<()> {
         let sessions = stream::iter(self.session_keys().await?).map(|key| async move {
             self.pace.turn(&*self.store.parts.runtime).await;
             let outcome = self.store.patiently(|| self.store.rewrap_session(&key)).await?;

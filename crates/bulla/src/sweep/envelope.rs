@@ -8,9 +8,8 @@ use bulla_envelope::envelope::Envelope;
 use bytes::Bytes;
 
 use crate::bucket::{BucketErrorKind, Conditional, Object};
-use crate::commit::contended;
 use crate::envelopes::{Opened, age, decode};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::store::StoreInner;
 use crate::unlock::Unlocked;
 
@@ -46,29 +45,24 @@ impl StoreInner {
     pub(crate) async fn rewrap_envelope(&self, key: &str) -> Result<Outcome> {
         let mut failure = None;
         let mut sent = Bytes::new();
-        let mut digest = None;
         for attempt in 0..ATTEMPTS {
             // Nothing is wrapped under a key that a younger log may have retired.
             let keys = self.young_view().await?;
-            let object = match self.read_envelope_at(key).await? {
+            let (object, digest) = match self.read_envelope_at(key).await? {
                 Read::Gone => return Ok(Outcome::Gone),
                 Read::Failed(error) => return Ok(Outcome::Failed(error)),
-                Read::Object(object, found) => {
-                    digest = Some(found);
-                    object
-                }
+                Read::Object(object, digest) => (object, digest),
             };
-            let Some(digest) = &digest else { continue };
             // After a failed write, a lost answer, say: our own bytes there are success.
             if !sent.is_empty() && object.bytes == sent {
                 return Ok(Outcome::Rewrapped);
             }
-            if let Ok(envelope) = decode(&keys, &object.bytes, digest)
+            if let Ok(envelope) = decode(&keys, &object.bytes, &digest)
                 && envelope.wraps.iter().all(|wrap| keys.is_active(&wrap.kid))
             {
                 return Ok(Outcome::Current);
             }
-            let (envelope, opened, keys) = match self.open_surely(&object, digest).await? {
+            let (envelope, opened, keys) = match self.open_surely(&object, &digest).await? {
                 Ok(opened) => opened,
                 Err(error) => return Ok(Outcome::Failed(error)),
             };
@@ -85,10 +79,10 @@ impl StoreInner {
                 }
             }
         }
-        match (failure, digest) {
-            (failure, Some(digest)) => Err(contended(failure, &digest)),
-            (_, None) => Ok(Outcome::Gone),
-        }
+        Err(failure.map_or_else(
+            || Error::new(ErrorKind::Conflict, format!("others keep writing `{key}`; run the command again")),
+            Error::from,
+        ))
     }
 
     /// What stands at an envelope's key.

@@ -18,7 +18,7 @@ impl Run<'_> {
     async fn check_session(&self, key: String) -> Result<()> {
         let mut last: Option<(Vec<Extent>, (String, String))> = None;
         for _ in 0..ATTEMPTS {
-            let session = match self.inner.session_entry(&key).await {
+            let session = match self.inner.patiently(|| self.inner.session_entry(&key)).await {
                 Ok(Some(session)) => session,
                 // Committed, cancelled or expired since it was listed.
                 Ok(None) => return Ok(()),

@@ -664,7 +664,7 @@ async fn sessions_are_listed_with_the_data_that_they_name() {
 
 /// Its data is unknown: gc must not take it for no data at all.
 #[tokio::test(start_paused = true)]
-async fn a_damaged_session_is_an_error_in_the_listing_and_can_be_cancelled_by_expiry() {
+async fn a_damaged_session_is_an_error_in_the_listing_and_expires() {
     let world = World::new().await;
     let session = create(&world.store).await;
     let key = world.only("uploads").await;
@@ -676,6 +676,8 @@ async fn a_damaged_session_is_an_error_in_the_listing_and_can_be_cancelled_by_ex
     let (good, bad): (Vec<_>, Vec<_>) = sessions(&world.store).await.into_iter().partition(Result::is_ok);
     assert_eq!((good.len(), bad.len()), (1, 1));
     assert_eq!(bad[0].as_ref().unwrap_err().kind(), ErrorKind::Corrupt);
+    let later = std::time::SystemTime::now() + Duration::from_secs(1);
+    assert_eq!(world.store.expire_sessions(later).await.unwrap(), 2);
 }
 
 /// A session's object in another session's place is refused.
