@@ -67,6 +67,7 @@ if [[ -z $program ]]; then
   program=${CARGO_TARGET_DIR:-$repository/target}/release/bulla
 fi
 program=$(realpath "$program")
+# In the background "$program" is run itself: of a function, only the shell around it could be ended.
 bulla() { "$program" "$@"; }
 
 folder=$(mktemp -d "${TMPDIR:-/tmp}/acr-story.XXXXXX")
@@ -98,9 +99,9 @@ run bulla vault create vault
 # Its REST API. Azure has that running already, and every machine there has the endpoint of its managed identities.
 export IDENTITY_HEADER
 IDENTITY_HEADER=$(head -c 32 /dev/urandom | base64)
-serve=(bulla vault serve vault --listen 127.0.0.1:0 --identity-listen 127.0.0.1:0 --identity system "$identity" --json)
-show "${serve[@]}"
-"${serve[@]}" >served 2>serve-error &
+serve=(vault serve vault --listen 127.0.0.1:0 --identity-listen 127.0.0.1:0 --identity system "$identity" --json)
+show bulla "${serve[@]}" "&"
+"$program" "${serve[@]}" >served 2>serve-error &
 server=$!
 until [[ -s served ]]; do
   kill -0 $server 2>/dev/null || fail "it did not start: $(<serve-error)"
@@ -127,6 +128,10 @@ cat >encryption.json <<JSON
 JSON
 show "cat encryption.json" && sed 's/^/    /' encryption.json
 tell bulla init store --encryption encryption.json --revocation-bound ${bound}s
+# From here on the store keeps a record of what happens to its keys.
+run bulla audit start store
+run bulla audit keygen store --out audit.key
+cp out audit.pub
 
 step "Real files go in and come out; the folder has neither their bytes nor their names"
 cp "${BASH_SOURCE[0]}" manifest 2>/dev/null || cp "$repository/examples/acr-story.sh" manifest
@@ -187,13 +192,16 @@ reads_and_writes
 claim "the old key can be deleted: everything is read and written without it"
 
 # A reader and a writer that are in their middle when something happens: slow clients, a megabyte every tenth of a second.
+mkfifo download upload
+take_slowly() { while (($(head -c 1048576 | wc -c) > 0)); do : >reading && sleep 0.1; done; }
+give_slowly() { while head -c 1048576 /dev/zero 2>/dev/null; do : >writing && sleep 0.1; done; }
 traffic_begins() {
   rm -f reading writing
-  bulla get store "$layer" 2>reader-error \
-    > >(while (($(head -c 1048576 | wc -c) > 0)); do : >reading && sleep 0.1; done) &
+  take_slowly <download &
+  "$program" get store "$layer" >download 2>reader-error &
   reader=$!
-  bulla put store - >/dev/null 2>writer-error \
-    < <(while head -c 1048576 /dev/zero 2>/dev/null; do : >writing && sleep 0.1; done) &
+  give_slowly >upload &
+  "$program" put store - <upload >/dev/null 2>writer-error &
   writer=$!
   until [[ -e reading && -e writing ]]; do
     kill -0 $reader $writer 2>/dev/null || fail "they did not begin: $(<reader-error) $(<writer-error)"
@@ -281,17 +289,30 @@ given_back
 step "There is no way back: the encryption is the customer's, and on"
 echo '{ "status": "disabled" }' >disabled.json
 refused 7 bulla init store --encryption disabled.json
+[[ $(<error) == *"can't be turned off"* ]] || fail "the error does not say so"
 run bulla init other --service-vault service
 refused 2 bulla rotate store --kek "vault+file://$folder/service/keys/service"
 [[ $(bulla status store) == *'"status": "enabled"'* ]] || fail "the encryption is off"
 claim "neither turned off nor handed to a key that is not the customer's"
 
-step "The customer's own record of it"
+step "The data keys get a new key too, and a count says when the old one is needed no more"
+tell bulla rewrap store
+[[ $(<out) == *"0 of 3 under "*": safe to retire"* ]] || fail "no count"
+reads_and_writes
+claim "three data keys were wrapped anew, counted, and the old key retired"
+
+step "The customer's record of it, in the vault, and the operator's, in the store"
 for outcome in ForbiddenByPolicy KeyDisabled KeyNotFound ForbiddenByFirewall; do
   grep -q "\"outcome\":\"$outcome\"" vault/audit.jsonl || fail "the audit log has no $outcome"
 done
 uses=$(grep -c '"operation":"unwrapKey"' vault/audit.jsonl)
 claim "the vault's audit log has every refusal, and every use of the key: $uses times unwrapped, for all of the above"
+run bulla audit export store --key audit.key --output audit.export
+run bulla audit verify audit.export --key audit.pub
+head -n 1 out | sed 's/^/    /'
+[[ $(<out) == "complete and unaltered"* ]] || fail "it is not"
+[[ $(grep -c ^rotated out) == 3 ]] || fail "there were three rotations"
+claim "the store's is signed, complete and unaltered, and has the three rotations"
 
 step "Everything that was ever acknowledged is there"
 tell bulla verify store --deep

@@ -170,11 +170,13 @@ async fn create(url: &StoreUrl, key: &Key, args: &Args, managed: Managed) -> Res
     }
     engine.create(url.connect(true)?, options).await.map_err(|error| {
         if error.kind() == ErrorKind::Conflict {
-            return Failure::new(
-                Kind::Conflict,
-                format!("there is a store at {url} already; use it (`bulla status`, `bulla attach`), or choose an empty place"),
-            )
-            .with_source(error);
+            // Somebody's template says "disabled" now.
+            let disabled = managed == Managed::Service && args.encryption.is_some();
+            let more = if disabled { ", whose encryption can't be turned off" } else { "" };
+            let message = format!(
+                "there is a store at {url} already{more}; use it (`bulla status`, `bulla attach`), or choose an empty place"
+            );
+            return Failure::new(Kind::Conflict, message).with_source(error);
         }
         open::explain(error, &encryption)
     })

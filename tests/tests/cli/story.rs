@@ -1,6 +1,7 @@
 //! The customer's story holds, start to end, and cleans up behind itself.
 
 use std::fs;
+use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -38,4 +39,7 @@ fn the_customers_story_holds_and_leaves_nothing() {
     let last = told.text().lines().last().unwrap();
     assert!(last.starts_with("acr-story: ") && last.contains("all of them hold"), "{last}");
     assert_eq!(fs::read_dir(world.dir.path()).unwrap().count(), 0, "something is left");
+    let served = told.text().split("\"keyIdentifier\": \"https://").nth(1).unwrap();
+    let (address, _) = served.split_once('/').unwrap();
+    assert!(TcpStream::connect(address).is_err(), "the server still runs at {address}");
 }
