@@ -24,6 +24,8 @@ mod rewrap;
 mod serve;
 #[path = "cli/service.rs"]
 mod service;
+#[path = "cli/story.rs"]
+mod story;
 #[path = "../../crates/kek-pkcs11/tests/token.rs"]
 mod token;
 #[path = "cli/tokens.rs"]

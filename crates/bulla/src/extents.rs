@@ -181,10 +181,7 @@ impl ExtentWriter {
             return Ok(None);
         }
         // With a large budget nearly all of it may still be on its way.
-        while self.in_flight_bytes as u64 > step / 2 {
-            let Some(flight) = self.in_flight.pop_front() else { break };
-            self.land(flight).await?;
-        }
+        while self.in_flight_bytes as u64 > step / 2 && self.land_one().await? {}
         let Some((count, hasher)) = &self.landed else { return Ok(None) };
         let hash = hasher.state();
         Ok((hash.len() > saved).then_some((*count, hash)))
@@ -290,10 +287,7 @@ impl ExtentWriter {
         let bytes = sealed.message.len();
         // The extent being filled has its share of the budget too.
         let budget = inner.parts.memory_per_stream.saturating_sub(bytes + BATCH);
-        while self.in_flight_bytes + bytes > budget {
-            let Some(flight) = self.in_flight.pop_front() else { break };
-            self.land(flight).await?;
-        }
+        while self.in_flight_bytes + bytes > budget && self.land_one().await? {}
         if self.extents.is_empty() {
             // However old: what is sent from now on is younger.
             self.horizon = inner.horizon(Duration::MAX).await?;
@@ -315,18 +309,20 @@ impl ExtentWriter {
         Ok(())
     }
 
-    async fn land(&mut self, flight: InFlight) -> Result<()> {
-        let outcome = flight.done.await.map_err(|_| broken())?;
+    /// Waits for the oldest PUT; `false` if there is none. It stays in flight until it is answered: a caller who gives up
+    /// here and then abandons the blob still has to wait for it, or its object would appear after it was removed.
+    async fn land_one(&mut self) -> Result<bool> {
+        let Some(flight) = self.in_flight.front_mut() else { return Ok(false) };
+        let outcome = (&mut flight.done).await;
+        let Some(flight) = self.in_flight.pop_front() else { return Ok(false) };
         self.in_flight_bytes -= flight.bytes;
-        outcome?;
+        outcome.map_err(|_| broken())??;
         self.landed = Some((flight.extents, flight.hasher));
-        Ok(())
+        Ok(true)
     }
 
     pub(crate) async fn land_all(&mut self) -> Result<()> {
-        while let Some(flight) = self.in_flight.pop_front() {
-            self.land(flight).await?;
-        }
+        while self.land_one().await? {}
         Ok(())
     }
 

@@ -19,6 +19,7 @@ use crate::bucket::{Conditional, Object};
 use crate::count::Count;
 use crate::deks::store_key_kid;
 use crate::error::{Error, ErrorKind, Result};
+use crate::events::{Action, SweepCount};
 use crate::store::{Store, StoreInner};
 use crate::sweep::{Observer, SweepEvent, SweepOptions, SweepPhase, Work};
 use crate::unlock::Unlocked;
@@ -86,7 +87,13 @@ impl StoreInner {
         if due.is_empty() {
             return Ok(due);
         }
-        self.count_to_zero(&due, options, observe).await?;
+        let started = self.parts.runtime.now();
+        let count = self.count_to_zero(&due, options, observe).await?;
+        for kid in &due {
+            let (seen, left, failed) = (count.envelopes, count.under(kid), count.failed);
+            let counted = Some(SweepCount { seen, left, failed });
+            self.parts.events.about(Action::SweepEnd, kid, self.gate.mark(), counted, started);
+        }
         for attempt in 0..ATTEMPTS {
             let keys = self.gate.refresh(self).await?;
             let mut record = keys.next_record(self.parts.runtime.now().unix_ms());
@@ -131,8 +138,10 @@ impl StoreInner {
 
     /// Overwrites records below the newest, from there downwards.
     async fn shred_records(&self, grace: u64, shredded: &mut Shredded) -> Result<()> {
+        let started = self.parts.runtime.now();
         let keys = self.gate.refresh(self).await?;
         let newest = &keys.view.record;
+        let (mut gone, mut stays) = (BTreeSet::new(), kids(newest));
         let (needed, before) = (wraps(newest), self.before(grace));
         // When the record after the one that is looked at was written: since then it has not been the newest.
         let mut superseded = newest.written;
@@ -158,10 +167,19 @@ impl StoreInner {
             };
             if superseded <= before && !wraps(&record).is_subset(&needed) {
                 shredded.records += u64::from(self.shred_record(number, object).await?);
+                gone.append(&mut kids(&record));
+            } else {
+                stays.append(&mut kids(&record));
             }
             superseded = record.written;
         }
-        Ok(())
+        // What an altered record holds, nobody can say.
+        if shredded.altered.is_empty() {
+            for kid in gone.difference(&stays) {
+                self.parts.events.about(Action::Shred, kid, self.gate.mark(), None, started);
+            }
+        }
+        self.settle_audit().await
     }
 
     async fn old_record(&self, number: u64) -> Result<Object> {
@@ -213,6 +231,12 @@ impl StoreInner {
 fn due(keys: &Unlocked, before: u64) -> Vec<String> {
     let retired = keys.view.record.store_keys.iter().filter(|key| key.state == StoreKeyState::Retired);
     retired.filter(|key| key.since <= before).map(|key| store_key_kid(&key.id)).collect()
+}
+
+/// The keys that wraps in a record are under, or of: KEK versions and store keys.
+fn kids(record: &LogRecord) -> BTreeSet<String> {
+    let keks = record.roots.iter().flat_map(|root| root.groups.iter().flatten()).map(|wrap| wrap.kid.clone());
+    keks.chain(record.store_keys.iter().map(|key| store_key_kid(&key.id))).collect()
 }
 
 /// Everything that is wrapped in a record.

@@ -51,9 +51,13 @@ pub(crate) async fn run(ctx: &Context, args: Args) -> Result<()> {
     let url = StoreUrl::parse(&ctx.store(args.store.as_deref())?)?;
     ctx.config.check()?;
     let before = ctx.config.store(url.canonical())?;
+    let mut encryption = before.as_ref().map_or_else(Encryption::unknown, |known| known.encryption.clone());
     let (providers, vaults) = match &args.kek {
         Some(text) => {
             let key = vaults::key(ctx, text).await?;
+            if before.is_none() {
+                encryption = Encryption::of_key(&key.id, &encryption.identity);
+            }
             (key.providers(), key.vaults())
         }
         None => match &before {
@@ -73,8 +77,14 @@ pub(crate) async fn run(ctx: &Context, args: Args) -> Result<()> {
         }
         _ => error.into(),
     })?;
-    let encryption = before.as_ref().map_or_else(Encryption::unknown, |known| known.encryption.clone());
-    let explained = |error| open::explain(error, &encryption);
+    let nobody_to_ask = args.kek.is_none() && before.is_none();
+    let explained = |error: bulla::Error| {
+        if nobody_to_ask && error.to_string().starts_with(open::NO_PROVIDER) {
+            return Failure::from(error)
+                .with_fix("name the store's key, as this machine reaches it: --kek KEY_ID");
+        }
+        open::explain(error, &encryption)
+    };
     let store = open::engine(providers).open(bucket, options).await.map_err(explained)?;
     let status = match &checkpoint {
         Some(checkpoint) => match store.check_checkpoint(checkpoint).await {

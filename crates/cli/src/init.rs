@@ -51,7 +51,8 @@ pub(crate) struct Args {
     /// Accept a vault without purge protection, or a key that can be destroyed on its token
     #[arg(long)]
     pub(crate) allow_unprotected_key: bool,
-    /// Key and identity from a file: the `encryption` block of a registry's ARM template
+    /// Key and identity from a file: the `encryption` block of a registry's ARM template, { "status": "enabled",
+    /// "keyVaultProperties": { "identity": "ID", "keyIdentifier": "KEY_ID" } }
     #[arg(long, value_name = "FILE", conflicts_with_all = ["kek", "identity"])]
     pub(crate) encryption: Option<PathBuf>,
     /// Where a service-managed key is to be (default for folders: beside the configuration)
@@ -161,20 +162,23 @@ async fn create(url: &StoreUrl, key: &Key, args: &Args, managed: Managed) -> Res
         revocation_bound: args.revocation_bound,
         allow_unprotected_key: args.allow_unprotected_key,
     };
+    let encryption = Encryption::of_key(&key.id, args.identity.as_str());
     let engine = open::engine(key.providers());
     if url.folder().is_some_and(|folder| !folder.exists()) {
         // Before the folder is made: a key or setting that is refused leaves none behind.
-        engine.check(&options).await?;
+        engine.check(&options).await.map_err(|error| open::explain(error, &encryption))?;
     }
     engine.create(url.connect(true)?, options).await.map_err(|error| {
         if error.kind() == ErrorKind::Conflict {
-            return Failure::new(
-                Kind::Conflict,
-                format!("there is a store at {url} already; use it (`bulla status`, `bulla attach`), or choose an empty place"),
-            )
-            .with_source(error);
+            // Somebody's template says "disabled" now.
+            let disabled = managed == Managed::Service && args.encryption.is_some();
+            let more = if disabled { ", whose encryption can't be turned off" } else { "" };
+            let message = format!(
+                "there is a store at {url} already{more}; use it (`bulla status`, `bulla attach`), or choose an empty place"
+            );
+            return Failure::new(Kind::Conflict, message).with_source(error);
         }
-        Failure::from(error)
+        open::explain(error, &encryption)
     })
 }
 

@@ -1,5 +1,7 @@
 //! Ctrl-C and SIGTERM: the first asks the command to clean up and end, the second ends it.
 
+#[cfg(unix)]
+use tokio::signal::unix;
 use tokio::sync::watch;
 
 use crate::exit::{Failure, Kind};
@@ -11,13 +13,15 @@ pub(crate) struct Interrupt {
 }
 
 impl Interrupt {
-    /// Starts listening. Call once, inside the runtime.
+    /// Starts listening. Call once, inside the runtime, before there is anything to clean up.
     pub(crate) fn listen() -> Self {
         let (send, signal) = watch::channel(None);
+        // Here, not when the task first runs: until then a signal would end the process on the spot.
+        let mut signals = Signals::install();
         tokio::spawn(async move {
-            let kind = next_signal().await;
+            let kind = signals.next().await;
             let _ = send.send(Some(kind));
-            let again = next_signal().await;
+            let again = signals.next().await;
             // Cleaning up takes too long for the user; what stays is removed by gc.
             std::process::exit(i32::from(again.code()));
         });
@@ -38,25 +42,48 @@ fn failure(kind: Kind) -> Failure {
     Failure::new(kind, "interrupted; nothing half-done is visible, run it again")
 }
 
+/// The signals that end a command. Where there are none, nobody can interrupt politely.
 #[cfg(unix)]
-async fn next_signal() -> Kind {
-    use tokio::signal::unix::{SignalKind, signal};
-    let Ok(mut terminate) = signal(SignalKind::terminate()) else { return ctrl_c().await };
-    tokio::select! {
-        kind = ctrl_c() => kind,
-        Some(()) = terminate.recv() => Kind::Terminated,
+struct Signals {
+    interrupt: Option<unix::Signal>,
+    terminate: Option<unix::Signal>,
+}
+
+#[cfg(unix)]
+impl Signals {
+    fn install() -> Self {
+        let install = |kind| unix::signal(kind).ok();
+        Self {
+            interrupt: install(unix::SignalKind::interrupt()),
+            terminate: install(unix::SignalKind::terminate()),
+        }
+    }
+
+    async fn next(&mut self) -> Kind {
+        async fn one(signal: &mut Option<unix::Signal>) -> Option<()> {
+            signal.as_mut()?.recv().await
+        }
+        tokio::select! {
+            Some(()) = one(&mut self.interrupt) => Kind::Interrupted,
+            Some(()) = one(&mut self.terminate) => Kind::Terminated,
+            else => std::future::pending().await,
+        }
     }
 }
 
 #[cfg(not(unix))]
-async fn next_signal() -> Kind {
-    ctrl_c().await
-}
+struct Signals;
 
-async fn ctrl_c() -> Kind {
-    match tokio::signal::ctrl_c().await {
-        Ok(()) => Kind::Interrupted,
-        // No signals on this system: nobody can interrupt politely.
-        Err(_) => std::future::pending().await,
+#[cfg(not(unix))]
+impl Signals {
+    fn install() -> Self {
+        Self
+    }
+
+    async fn next(&mut self) -> Kind {
+        match tokio::signal::ctrl_c().await {
+            Ok(()) => Kind::Interrupted,
+            Err(_) => std::future::pending().await,
+        }
     }
 }

@@ -74,6 +74,17 @@ impl Encryption {
         }
     }
 
+    /// Of a store that is to be under this key.
+    pub(crate) fn of_key(key: &KeyId, identity: &str) -> Self {
+        let key = key.to_string();
+        Self {
+            identity: identity.to_owned(),
+            key_identifier: key.clone(),
+            versioned_key_identifier: key,
+            ..Self::unknown()
+        }
+    }
+
     /// Of a store that was never opened here.
     pub(crate) fn unknown() -> Self {
         Self {

@@ -99,12 +99,26 @@ fn no_store(url: &StoreUrl, was_known: bool) -> Failure {
 /// How errors begin that are about one blob; the others are about the store.
 const OF_ONE_BLOB: [&str; 4] = ["data of", "the content of", "the envelope of", "an envelope"];
 
+/// How errors begin that are about a key that nobody here may be asked about.
+pub(crate) const NO_PROVIDER: &str = "no provider is configured for";
+
+/// How errors begin that are about a key that the store is to be put under.
+const OF_A_NAMED_KEY: &str = "the identity `";
+
+/// How commands begin in errors that say already what to do.
+const COMMANDS: [&str; 3] = ["`bulla ", "`az ", "`pkcs11-tool "];
+
 /// What to do about an error, where the engine does not say it already.
 pub(crate) fn explain(error: bulla::Error, encryption: &Encryption) -> Failure {
     let kind = error.kind();
     let message = error.to_string();
-    let failure = Failure::from(error);
-    if message.contains('`') {
+    let mut failure = Failure::from(error);
+    if failure.denied == Some(DenyReason::NotFound) && message.starts_with(OF_A_NAMED_KEY) {
+        // Nothing was taken away: the name is wrong.
+        failure.kind = Kind::NotFound;
+        return failure;
+    }
+    if COMMANDS.iter().any(|start| message.contains(start)) {
         return failure;
     }
     if let Some(fix) = key_vault::fix(&message) {
@@ -115,7 +129,7 @@ pub(crate) fn explain(error: bulla::Error, encryption: &Encryption) -> Failure {
             let fix = failure.denied.map(|reason| restore(reason, encryption));
             failure.with_fix(fix.unwrap_or_else(|| "its owner can restore it".to_owned()))
         }
-        ErrorKind::Invalid if message.starts_with("no provider is configured") => failure.with_fix(
+        ErrorKind::Invalid if message.starts_with(NO_PROVIDER) => failure.with_fix(
             "tell this machine where the key is: `bulla attach STORE --kek vault+file:///DIR/keys/NAME --anchor A`",
         ),
         ErrorKind::Unavailable => failure.with_fix("try again later (-v shows the cause)"),

@@ -196,7 +196,9 @@ fn print(
         }))?;
         return Ok(());
     }
-    if rotation.changed {
+    if rotation.changed && from.iter().all(|from| from == to) {
+        ctx.out.line(format!("{to}, used as {} from now on", status.identity))?;
+    } else if rotation.changed {
         ctx.out.line(format!("{} → {to}", from.join(", ")))?;
     } else {
         ctx.out.line(format!("unchanged: {to} is the key's newest version"))?;

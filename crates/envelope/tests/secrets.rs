@@ -2,7 +2,8 @@
 //! FORMAT-K3.
 
 use bulla_envelope::secret::{
-    Dek, EnvelopeKey, KeyWrappingKey, MetaKey, NameKey, RecordKey, Root, Secret, StoreKey, UploadKey,
+    AuditKey, Dek, EnvelopeKey, KeyWrappingKey, MetaKey, NameKey, RecordKey, Root, Secret, StoreKey,
+    UploadKey,
 };
 use zeroize::ZeroizeOnDrop;
 
@@ -27,7 +28,7 @@ macro_rules! implements_none_of {
 }
 
 implements_none_of! {
-    [Secret<32>, Dek, StoreKey, Root, RecordKey, EnvelopeKey, MetaKey, UploadKey, KeyWrappingKey, NameKey]
+    [Secret<32>, Dek, StoreKey, Root, RecordKey, EnvelopeKey, MetaKey, UploadKey, AuditKey, KeyWrappingKey, NameKey]
     [Clone, Copy, PartialEq, Default, std::fmt::Display, std::hash::Hash, AsRef<[u8]>, std::ops::Deref]
 }
 
@@ -42,6 +43,7 @@ fn all_are_wiped_when_dropped() {
     wiped::<EnvelopeKey>();
     wiped::<MetaKey>();
     wiped::<UploadKey>();
+    wiped::<AuditKey>();
     wiped::<KeyWrappingKey>();
     wiped::<NameKey>();
 }

@@ -4,18 +4,6 @@ use std::collections::BTreeSet;
 
 use bulla_kek::{KekError, KeyId, Scheme};
 
-/// Key Vault and Managed HSM in Azure's clouds: public, China, US Government, Germany (closed, its names still Azure's).
-const AZURE: [&str; 8] = [
-    "vault.azure.net",
-    "vault.azure.cn",
-    "vault.usgovcloudapi.net",
-    "vault.microsoftazure.de",
-    "managedhsm.azure.net",
-    "managedhsm.azure.cn",
-    "managedhsm.usgovcloudapi.net",
-    "managedhsm.microsoftazure.de",
-];
-
 /// Azure's hosts, and those that local configuration adds.
 #[derive(Debug)]
 pub(crate) struct Hosts {
@@ -52,9 +40,7 @@ impl Hosts {
         if self.extra.contains(key.host()) {
             return Some(Allowed::Locally);
         }
-        // One label, then the domain: no port, nothing deeper.
-        let (name, domain) = key.host().split_once('.')?;
-        (!name.is_empty() && AZURE.contains(&domain)).then_some(Allowed::Azure)
+        key.azure_vault().map(|_| Allowed::Azure)
     }
 }
 
@@ -69,7 +55,7 @@ mod tests {
     #[test]
     fn vaults_of_all_clouds_and_nothing_that_looks_like_them() {
         let hosts = Hosts::new(&[]).unwrap();
-        for domain in AZURE {
+        for domain in KeyId::AZURE_DOMAINS {
             assert_eq!(allowed(&hosts, &format!("Contoso.{domain}")), Some(Allowed::Azure));
             assert_eq!(allowed(&hosts, &format!("contoso.{domain}:443")), Some(Allowed::Azure));
             assert_eq!(allowed(&hosts, &format!("contoso.{domain}:8443")), None);

@@ -57,6 +57,18 @@ impl InvalidKeyId {
 }
 
 impl KeyId {
+    /// Key Vault and Managed HSM in Azure's clouds: public, China, US Government, Germany (closed, its names still Azure's).
+    pub const AZURE_DOMAINS: [&str; 8] = [
+        "vault.azure.net",
+        "vault.azure.cn",
+        "vault.usgovcloudapi.net",
+        "vault.microsoftazure.de",
+        "managedhsm.azure.net",
+        "managedhsm.azure.cn",
+        "managedhsm.usgovcloudapi.net",
+        "managedhsm.microsoftazure.de",
+    ];
+
     /// The longest name or version, in bytes.
     pub const MAX_NAME_LEN: usize = 127;
 
@@ -102,6 +114,15 @@ impl KeyId {
     /// The key's name, or the object's label.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// The vault's name and its domain, if the key is in one of Azure's clouds: `contoso`, `vault.azure.net`. One label, then
+    /// the domain: no port, nothing deeper.
+    pub fn azure_vault(&self) -> Option<(&str, &str)> {
+        let (vault, domain) = self.host.split_once('.')?;
+        let is_azures =
+            self.scheme == Scheme::KeyVault && !vault.is_empty() && Self::AZURE_DOMAINS.contains(&domain);
+        is_azures.then_some((vault, domain))
     }
 
     /// The version; for PKCS#11 the object's id in hexadecimal. `None`: versionless, the newest is meant.

@@ -25,6 +25,13 @@ pub fn restore(reason: DenyReason, key: &KeyUri, identity: &str) -> String {
 /// How the owner makes `key` where there is none.
 pub fn create(key: &KeyUri) -> String {
     let name = key.name();
+    if key.version().is_some() && !matches!(Place::of(key), Place::Token(_)) {
+        // Nobody can make a version of that name.
+        return format!(
+            "check name and version, or leave the version out to have the newest: {}",
+            unversioned(key)
+        );
+    }
     match Place::of(key) {
         Place::Local(dir) => {
             format!("check the name, or make it: `bulla vault key create {dir} --name {name}`")
@@ -43,6 +50,14 @@ pub fn create(key: &KeyUri) -> String {
             on.host(),
             on.version().unwrap_or("01")
         ),
+    }
+}
+
+fn unversioned(key: &KeyUri) -> String {
+    let text = key.to_string();
+    match key.version().and_then(|version| text.strip_suffix(version)) {
+        Some(start) => start.trim_end_matches('/').to_owned(),
+        None => text,
     }
 }
 
@@ -88,15 +103,13 @@ impl<'a> Place<'a> {
         }
     }
 
-    /// Outside Azure's domains only the local vault's server speaks like a key vault.
+    /// Outside Azure's domains it is the local vault's server that speaks like a key vault, whatever it is called.
     fn of_host(key: &'a KeyId) -> Self {
-        let host = key.host();
-        match host.split_once('.') {
-            Some((vault, domain)) if domain.starts_with("vault.") => Self::Azure { host, vault, hsm: false },
-            Some((vault, domain)) if domain.starts_with("managedhsm.") => {
-                Self::Azure { host, vault, hsm: true }
+        match key.azure_vault() {
+            Some((vault, domain)) => {
+                Self::Azure { host: key.host(), vault, hsm: domain.starts_with("managedhsm.") }
             }
-            _ => Self::Local(Dir(None)),
+            None => Self::Local(Dir(None)),
         }
     }
 }
@@ -115,7 +128,7 @@ fn restore_local(
              vault set-policy {dir} --identity {identity} --key-permissions get wrapKey unwrapKey`)"
         ),
         DenyReason::Forbidden => format!(
-            "give it back with `bulla vault set-policy {dir} --identity {identity} --key-permissions get wrapKey unwrapKey`"
+            "grant it: `bulla vault set-policy {dir} --identity {identity} --key-permissions get wrapKey unwrapKey`"
         ),
         DenyReason::Disabled => format!("`bulla vault key enable {dir} --name {name}{version}`"),
         DenyReason::Deleted => format!("`bulla vault key recover {dir} --name {name}`"),
@@ -126,7 +139,7 @@ fn restore_local(
             format!("`bulla vault key set-attributes {dir} --name {name}{version} --ops wrapKey unwrapKey`")
         }
         DenyReason::Firewall => {
-            format!("let this machine in: `bulla vault network-rule {dir} --allow CIDR`")
+            format!("let this machine in: `bulla vault network-rule {dir} --add CIDR`")
         }
         DenyReason::Expired | DenyReason::NotYetValid => format!(
             "`bulla vault key set-attributes {dir} --name {name}{version} --expires DATE`, or rotate to another version"
@@ -232,6 +245,7 @@ mod tests {
     fn every_refusal_has_a_command_that_undoes_it() {
         every("vault+file:///srv/v/keys/k", "/srv/v");
         every("https://localhost:8443/keys/k", "bulla vault");
+        every("https://acme.vault.internal/keys/k", "bulla vault");
         every("vault:aaaaaaaaaaaaaaaaaaaaaaaaaa/keys/k", "bulla vault");
         let azure = every("https://contoso.vault.azure.net/keys/k/0123", "az ");
         assert!(azure[1].contains("--id https://contoso.vault.azure.net/keys/k/0123 --enabled true"));
@@ -263,5 +277,11 @@ mod tests {
             let text = create(&key.parse().unwrap());
             assert!(text.contains(command), "{text}");
         }
+    }
+
+    #[test]
+    fn a_version_that_is_not_there_is_a_wrong_name() {
+        let text = create(&"https://contoso.vault.azure.net/keys/k/0123".parse().unwrap());
+        assert!(text.ends_with(": https://contoso.vault.azure.net/keys/k"), "{text}");
     }
 }

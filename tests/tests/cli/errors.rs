@@ -22,7 +22,7 @@ fn errors_name_the_fix() {
         (2, &["frobnicate"], "usage: bulla"),
         (2, &["get", &store], "BULLA_STORE"),
         (2, &["init", &none, "--kek", "https://keys.example/keys/k"], "BULLA_KEYVAULT_HOSTS=keys.example"),
-        (2, &["init", &none, "--kek", "pkcs11:token=t;object=k"], "PKCS#11"),
+        (2, &["init", &none, "--kek", "pkcs11:token=t;object=k"], "BULLA_PKCS11_MODULE"),
         (2, &["init", &none, "--kek", "keys/k"], "vault"),
         (3, &["init", &none, "--kek", &format!("vault+file://{none}/keys/k")], "bulla vault create"),
         (7, &["init", &store, "--kek", &world.kek(), "--identity", IDENTITY], "already"),

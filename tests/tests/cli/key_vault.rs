@@ -165,6 +165,8 @@ fn another_machine_attaches_by_key_and_anchor() {
     vault.world.config = vault.world.dir.path().join("another-machine");
     let unknown = vault.fails(2, &["get", &store, &digest], &[]);
     assert!(unknown.contains("bulla attach"), "{unknown}");
+    let unnamed = vault.fails(2, &["attach", &store, "--anchor", &anchor], &[]);
+    assert!(unnamed.contains("--kek KEY_ID"), "{unnamed}");
     vault.ok(&["attach", &store, "--kek", &vault.kek("k"), "--anchor", &anchor]);
     assert_eq!(vault.ok(&["get", &store, &digest]).stdout, b"hi\n");
 }
@@ -195,8 +197,8 @@ fn taken_away_in_every_way_and_given_back() {
     admin(&["vault", "key", "recover", &folder, "--name", "k"]);
     back();
     admin(&["vault", "network-rule", &folder, "--default-action", "deny"]);
-    refused("bulla vault network-rule DIR --allow");
-    admin(&["vault", "network-rule", &folder, "--default-action", "allow"]);
+    refused("bulla vault network-rule DIR --add CIDR");
+    admin(&["vault", "network-rule", &folder, "--add", "127.0.0.0/8"]);
     back();
     // An expired key still opens, and takes nothing new.
     admin(&["vault", "key", "set-attributes", &folder, "--name", "k", "--expires", "2001-01-01"]);
@@ -219,6 +221,7 @@ fn what_is_wrong_with_the_surroundings_is_named_with_its_fix() {
         (2, &get[..], "BULLA_KEYVAULT_HOSTS", None, "BULLA_KEYVAULT_HOSTS"),
         (2, &get[..], "BULLA_KEYVAULT_HOSTS", Some("https://x/"), "HOST:PORT"),
         (5, &get[..], "BULLA_KEYVAULT_CA_FILE", None, "BULLA_KEYVAULT_CA_FILE"),
+        (5, &init[..], "BULLA_KEYVAULT_CA_FILE", None, "BULLA_KEYVAULT_CA_FILE"),
         (2, &get[..], "BULLA_KEYVAULT_CA_FILE", Some("/does/not/exist"), "BULLA_KEYVAULT_CA_FILE"),
         (2, &get[..], "BULLA_AZURE_CREDENTIAL", Some("password"), "managed, workload or developer"),
         (5, &get[..], "IDENTITY_ENDPOINT", Some("http://127.0.0.1:1/"), "BULLA_AZURE_CREDENTIAL"),
@@ -228,18 +231,23 @@ fn what_is_wrong_with_the_surroundings_is_named_with_its_fix() {
         assert!(line.contains(fix), "{name}={value:?}: {line}");
     }
     assert!(!vault.world.dir.path().join("other").exists(), "nothing is left of a refused init");
-    for (arguments, fix) in [
+    let no_version = vault.kek("k/0123");
+    for (code, arguments, fix) in [
         (
+            3,
             ["init", &other, "--kek", &vault.kek("absent"), "--identity", IDENTITY],
             "bulla vault key create DIR --name absent",
         ),
+        (3, ["init", &other, "--kek", &no_version, "--identity", IDENTITY], "leave the version out"),
+        (3, ["rotate", &store, "--kek", &no_version, "--identity", IDENTITY], "leave the version out"),
         (
+            4,
             ["init", &other, "--kek", &vault.kek("k"), "--identity", "web-2"],
             "--identity web-2 --key-permissions",
         ),
-        (["init", &other, "--kek", &vault.kek("k"), "--identity", "stranger"], "stranger"),
+        (4, ["init", &other, "--kek", &vault.kek("k"), "--identity", "stranger"], "stranger"),
     ] {
-        let line = vault.fails(4, &arguments, &[]);
+        let line = vault.fails(code, &arguments, &[]);
         assert!(line.contains(fix), "{line}");
     }
     assert!(!vault.world.dir.path().join("other").exists());

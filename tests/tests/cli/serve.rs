@@ -262,6 +262,11 @@ fn network_rules_are_shown_replaced_and_cleared() {
         json!({ "defaultAction": "deny", "allow": ["10.0.0.0/8", "192.0.2.7/32"], "bypass": "none" })
     );
     assert_eq!(rule(&[]), denied);
+    let more = rule(&["--add", "192.0.2.7", "198.51.100.0/24"]);
+    assert_eq!(
+        more,
+        json!({ "defaultAction": "deny", "allow": ["10.0.0.0/8", "192.0.2.7/32", "198.51.100.0/24"], "bypass": "none" })
+    );
     let replaced = rule(&["--default-action", "deny"]);
     assert_eq!(replaced, json!({ "defaultAction": "deny", "allow": [], "bypass": "trusted-services" }));
     // The folder itself crosses no network.

@@ -43,7 +43,7 @@ fn a_stores_life_under_a_token(kind: Kind) {
     let store = world.store();
 
     // Before there is a key, and with one that can be destroyed: refused, with what to do, and nothing is left behind.
-    let line = world.fails(4, &["init", &store, "--kek", KEK]);
+    let line = world.fails(3, &["init", &store, "--kek", KEK]);
     assert!(line.contains("pkcs11-tool") && line.contains("--token-label 'Bulla Test'"), "{line}");
     token.manage("aes registry 01");
     let line = world.fails(2, &["init", &store, "--kek", KEK]);

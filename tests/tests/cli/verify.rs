@@ -60,19 +60,19 @@ fn an_interrupt_tells_what_was_seen_so_far() {
         world.put(&vec![byte; 24 * MIB]);
     }
     let mut told = false;
-    for wait in (0..40).map(|step| Duration::from_millis(50 * step)) {
+    // However fast the machine is and whatever else it does, some moment is in the middle.
+    for wait in (0..400_u64).map(|step| Duration::from_millis(step * 37 % 2000)) {
         let mut command = world.command(&["verify", &store, "--deep", "--json"]);
         let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         sleep(wait);
-        let sent = Command::new("kill").args(["-INT", &child.id().to_string()]).output().unwrap();
+        // It may be done already.
+        Command::new("kill").args(["-INT", &child.id().to_string()]).output().unwrap();
         let ended = ran(child.wait_with_output().unwrap());
-        if ended.code == 0 || !sent.status.success() {
-            break;
-        }
         if ended.code == 130 && !ended.stdout.is_empty() {
             let report: serde_json::Value = serde_json::from_slice(&ended.stdout).unwrap();
             assert_eq!((&report["complete"], &report["damaged"]), (&json!(false), &json!([])));
             told = true;
+            break;
         }
     }
     assert!(told, "on a machine this fast, put more");

@@ -111,6 +111,35 @@ async fn it_tells_that_a_rewrap_counted_zero_before_the_old_key_was_retired() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn it_tells_when_the_last_wrap_of_an_old_key_was_destroyed() {
+    const DAY: Duration = Duration::from_secs(24 * 3600);
+    let world = audited().await;
+    world.put(&data(100)).await;
+    let old_store_key = world.store.status().await.unwrap().store_keys[0].0;
+    world.provider.new_version("new");
+    world.rotate_to("new").await.unwrap();
+    world.store.rewrap(bulla::SweepOptions::default(), |_| {}).await.unwrap();
+    let shred = async || {
+        pass(2 * DAY).await;
+        world.store.shred(DAY, bulla::SweepOptions::default(), |_| {}).await.unwrap();
+        let log = entries(&world.store).await;
+        log.into_iter().filter(|entry| entry.action == Action::Shred).collect::<Vec<_>>()
+    };
+    // The store key is still in the record before the one that leaves it out.
+    let shredded = shred().await;
+    assert_eq!(shredded.len(), 1, "{shredded:?}");
+    assert!(shredded[0].keys[0].contains("/keys/k/"), "the old KEK version: {shredded:?}");
+    let shredded = shred().await;
+    assert_eq!((shredded.len(), shredded[1].store_key), (2, Some(old_store_key)), "{shredded:?}");
+    assert_eq!(shred().await.len(), 2);
+    // Counted once more before.
+    let log = entries(&world.store).await;
+    let zero =
+        |entry: &&Entry| entry.store_key == Some(old_store_key) && entry.swept.is_some_and(|n| n.left == 0);
+    assert_eq!(log.iter().filter(zero).count(), 2);
+}
+
+#[tokio::test(start_paused = true)]
 async fn routine_is_merged_and_written_in_few_objects() {
     let world = audited().await;
     traffic(&world.store, 3600).await;

@@ -82,6 +82,22 @@ async fn abort_removes_what_was_uploaded() {
     assert_eq!(world.keys("data").await.len(), 0);
 }
 
+/// Ctrl-C, while the write waits for room: `abort` still knows the PUT that it waited for, and outlasts it.
+#[tokio::test(start_paused = true)]
+async fn abort_after_a_write_that_was_given_up_leaves_nothing() {
+    let world = World::new().await;
+    let held = world.script.hold(Op::Put, "data/");
+    let mut upload = world.store.upload(PutOptions::default()).await.unwrap();
+    let write = upload.write(vec![7; 40 << 20].into());
+    assert!(tokio::time::timeout(Duration::from_secs(1), write).await.is_err(), "it has room for everything");
+    let abort = tokio::spawn(upload.abort());
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    drop(held);
+    abort.await.unwrap();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(world.keys("data").await.len(), 0, "a PUT arrived after everything was removed");
+}
+
 /// After a failed conditional write: our own blob id there = success.
 // FORMAT-P4
 #[tokio::test(start_paused = true)]

@@ -12,7 +12,7 @@ use super::print;
 use crate::context::Context;
 use crate::exit::Result;
 
-/// Show the firewall of the vault's server, or replace it; takes effect at the next request
+/// Show the firewall of the vault's server, or change it; takes effect at the next request
 ///
 /// Commands and stores that use the folder itself cross no network and are not held by it.
 #[derive(Debug, clap::Args)]
@@ -20,6 +20,7 @@ use crate::exit::Result;
 Examples:
   bulla vault network-rule /srv/vault
   bulla vault network-rule /srv/vault --default-action deny --allow 10.0.0.0/8 192.0.2.7
+  bulla vault network-rule /srv/vault --add 198.51.100.7
   bulla vault network-rule /srv/vault --default-action deny --bypass none
   bulla vault network-rule /srv/vault --clear")]
 pub(super) struct Args {
@@ -34,8 +35,11 @@ pub(super) struct Args {
     /// Who may ask from anywhere: system-assigned identities, or nobody
     #[arg(long, value_name = "WHO", default_value = "trusted-services", requires = "default_action")]
     bypass: Who,
+    /// More networks and addresses that may ask; everything else stays
+    #[arg(long, value_name = "CIDR", num_args = 1.., value_delimiter = ',', value_parser = network, conflicts_with = "default_action")]
+    add: Vec<IpNet>,
     /// Let every network ask
-    #[arg(long, conflicts_with = "default_action")]
+    #[arg(long, conflicts_with_all = ["default_action", "add"])]
     clear: bool,
 }
 
@@ -66,6 +70,13 @@ pub(super) fn run(ctx: &Context, args: Args) -> Result<()> {
             Who::None => Bypass::None,
         };
         vault.set_network_rules(Some(NetworkRules::new(action, args.allow, bypass)))?;
+    }
+    if !args.add.is_empty() {
+        let mut rules = vault.network_rules()?;
+        // Adding twice is no mistake.
+        rules.allow.retain(|known| !args.add.contains(known));
+        rules.allow.extend(args.add);
+        vault.set_network_rules(Some(rules))?;
     }
     print(ctx, &json!({ "networkRules": vault.network_rules()? }))
 }
