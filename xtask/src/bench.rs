@@ -47,6 +47,8 @@ struct Measured {
     nanoseconds: f64,
     /// Bytes in one iteration; none for what is counted in operations.
     bytes: Option<f64>,
+    /// Operations in one iteration, where there are several.
+    elements: Option<f64>,
 }
 
 /// Prints a table of the last run, and the goals with how they were met.
@@ -65,7 +67,7 @@ pub(crate) fn report(check: bool) -> Outcome {
         }
         let rate = match one.bytes {
             Some(bytes) => format!("{:>8.2} GB/s", bytes / one.nanoseconds),
-            None => format!("{:>8.0} /s", 1e9 / one.nanoseconds),
+            None => format!("{:>8.0} /s", one.elements.unwrap_or(1.0) * 1e9 / one.nanoseconds),
         };
         println!("  {:<28} {:>12.1} µs {rate}", one.function, one.nanoseconds / 1e3);
     }
@@ -150,6 +152,7 @@ fn collect(folder: &Path, measured: &mut Vec<Measured>) -> Outcome {
                     .to_owned(),
                 nanoseconds: estimates["median"]["point_estimate"].as_f64().unwrap_or(f64::NAN),
                 bytes: what["throughput"]["Bytes"].as_f64(),
+                elements: what["throughput"]["Elements"].as_f64(),
             });
         } else {
             collect(&path, measured)?;
