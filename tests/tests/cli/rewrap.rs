@@ -18,7 +18,7 @@ fn store_in(mode: &str) -> World {
     let world = World::with_vault();
     let (store, kek) = (world.store(), world.kek());
     let arguments = ["init", &store, "--kek", &kek, "--identity", IDENTITY, "--mode", mode];
-    world.ok(&[&arguments[..], &["--revocation-bound", "200ms"]].concat());
+    world.ok(&[&arguments[..], &["--revocation-bound", "500ms"]].concat());
     world
 }
 
@@ -226,7 +226,7 @@ fn in_direct_mode_a_rotation_wraps_every_data_key_again() {
 fn the_service_key_is_destroyed_when_the_sweep_is_done_and_not_before() {
     let world = World::with_vault();
     let store = world.store();
-    world.ok(&["init", &store, "--mode", "direct", "--revocation-bound", "200ms"]);
+    world.ok(&["init", &store, "--mode", "direct", "--revocation-bound", "500ms"]);
     let blobs = fill(&world);
     let kek = world.kek();
     let rotate = ["rotate", &store, "--kek", &kek, "--identity", "system", "--rate", "5/s"];
