@@ -97,6 +97,13 @@ const LAYERS: &[Layer] = &[
         never_in_tree: &[],
         never_in_source: &["getrandom", "SystemTime::now", "std::time::Instant"],
     },
+    // HTTP over a store; knows no key, no provider and no bucket.
+    Layer {
+        package: "bulla-registry",
+        below: &["bulla"],
+        never_in_tree: &[],
+        never_in_source: &["object_store", "bulla_vault", "bulla_kek", "bulla_envelope"],
+    },
     // Injects the providers and talks to stores through the engine.
     Layer {
         package: "bulla-cli",
@@ -108,6 +115,7 @@ const LAYERS: &[Layer] = &[
             "bulla-kek-azure",
             "bulla-kek-pkcs11",
             "bulla",
+            "bulla-registry",
         ],
         never_in_tree: &[],
         never_in_source: &["object_store"],
