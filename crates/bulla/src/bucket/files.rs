@@ -376,7 +376,7 @@ fn expect_version(location: &Path, meta: &Metadata, version: &UpdateVersion) -> 
 }
 
 fn sync_parent(place: &FsPath) -> io::Result<()> {
-    place.parent().map_or(Ok(()), staging::sync_dir)
+    place.parent().map_or(Ok(()), sync_dir)
 }
 
 fn create_private(root: &FsPath) -> io::Result<()> {

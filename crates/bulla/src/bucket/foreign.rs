@@ -125,11 +125,14 @@ mod tests {
     use super::*;
     use crate::bucket::StoreUrl;
 
+    /// One byte more than a piece.
+    const LARGE: usize = (4 << 20) + 1;
+
     fn folder() -> (tempfile::TempDir, ForeignBucket) {
         let temp = tempfile::tempdir().unwrap();
         std::fs::create_dir_all(temp.path().join("a/b")).unwrap();
         std::fs::write(temp.path().join("a/b/empty"), "").unwrap();
-        std::fs::write(temp.path().join("a/large"), vec![7; (PIECE + 1) as usize]).unwrap();
+        std::fs::write(temp.path().join("a/large"), vec![7; LARGE]).unwrap();
         let url = StoreUrl::parse(temp.path().to_str().unwrap()).unwrap();
         (temp, url.connect_foreign().unwrap())
     }
@@ -149,14 +152,14 @@ mod tests {
         let mut listed: Vec<_> = foreign.list("a").try_collect().await.unwrap();
         listed.sort_by(|one, other| one.key.cmp(&other.key));
         let listed: Vec<_> = listed.iter().map(|entry| (&*entry.key, entry.size)).collect();
-        assert_eq!(listed, [("a/b/empty", 0), ("a/large", PIECE + 1)]);
+        assert_eq!(listed, [("a/b/empty", 0), ("a/large", LARGE as u64)]);
         assert_eq!(foreign.list("none").try_collect::<Vec<_>>().await.unwrap().len(), 0);
         assert_eq!(foreign.get("a/b/empty", 0).await.unwrap().unwrap().len(), 0);
         assert!(foreign.get("a/none", 0).await.unwrap().is_none());
         assert_eq!(foreign.get("a/large", 10).await.unwrap_err().kind(), BucketErrorKind::TooLarge);
-        let read: Vec<Bytes> = foreign.stream("a/large", PIECE + 1).try_collect().await.unwrap();
-        assert_eq!(read.concat(), vec![7; (PIECE + 1) as usize]);
-        let short = foreign.stream("a/large", PIECE + 2).try_collect::<Vec<_>>().await.unwrap_err();
+        let read: Vec<Bytes> = foreign.stream("a/large", LARGE as u64).try_collect().await.unwrap();
+        assert_eq!(read.concat(), vec![7; LARGE]);
+        let short = foreign.stream("a/large", LARGE as u64 + 1).try_collect::<Vec<_>>().await.unwrap_err();
         assert_eq!(short.kind(), BucketErrorKind::ShortObject);
         let none = foreign.stream("none", 1).try_collect::<Vec<_>>().await.unwrap_err();
         assert_eq!(none.kind(), BucketErrorKind::NotFound);
