@@ -2,12 +2,13 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bulla_envelope::derive::Anchor;
 use bulla_envelope::digest::Digest;
 use bulla_envelope::ids::StoreId;
 use bulla_envelope::record::Mode;
+use bulla_kek::Runtime;
 use bytes::Bytes;
 use futures::stream::BoxStream;
 use futures::{Stream, StreamExt, TryStreamExt};
@@ -62,6 +63,23 @@ impl Store {
     #[must_use]
     pub fn anchor(&self) -> Anchor {
         self.inner.anchor
+    }
+
+    /// The clock, tasks and randomness of the engine that opened it.
+    #[must_use]
+    pub fn runtime(&self) -> &Arc<dyn Runtime> {
+        &self.inner.parts.runtime
+    }
+
+    /// What the bucket's clock says now: the time of an object that is written for it and removed. Three requests.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Throttled` as everywhere; `Invalid` where the bucket refuses the writing.
+    ///
+    /// # Cancel safety
+    /// A dropped call may leave an object of a few bytes, which gc removes.
+    pub async fn bucket_time(&self) -> Result<SystemTime> {
+        self.inner.bucket_time().await
     }
 
     /// The newest log record this process has seen; give it to the next open as its floor.
