@@ -13,6 +13,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test"))]
 
 pub mod access;
+pub mod adopt;
 mod blobs;
 mod catalog;
 mod clock;

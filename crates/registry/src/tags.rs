@@ -4,8 +4,11 @@ use bulla::{Digest, MetaEntry, MetaWrite};
 
 use crate::error::{RegistryError, Result};
 use crate::facts::{TAG, TagFact, decode, encode};
-use crate::name::Tag;
+use crate::name::{Reference, Tag};
 use crate::registry::{Page, Repository};
+
+/// How often something slow is begun again.
+const ATTEMPTS: usize = 3;
 
 impl Repository {
     /// The manifest that `tag` names, which may be gone.
@@ -52,6 +55,22 @@ impl Repository {
         let payload = encode(&TagFact { digest: digest.clone() });
         self.registry().write(TAG, &[self.name().as_str(), tag.as_str()], payload).await?;
         Ok(())
+    }
+
+    /// Names a manifest that may have been there for long. Whether the repository has it.
+    pub(crate) async fn tag_existing(&self, tag: &Tag, digest: &Digest) -> Result<bool> {
+        for _ in 0..ATTEMPTS {
+            let started = self.registry().boot();
+            if self.stat_manifest(&Reference::Digest(digest.clone())).await?.is_none() {
+                return Ok(false);
+            }
+            self.set_tag(tag, digest).await?;
+            // Slower, and gc may have removed the manifest before it saw the tag: look again.
+            if self.registry().boot().saturating_sub(started) <= self.registry().patience() {
+                return Ok(true);
+            }
+        }
+        Err(RegistryError::busy("the bucket is too slow for the grace of this registry's gc; try again"))
     }
 
     /// Removes every tag of a manifest.

@@ -59,6 +59,16 @@ pub struct AdoptFailure {
     pub why: String,
 }
 
+/// What an adoption tells while it runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum AdoptEvent {
+    /// How far it is.
+    Progress(AdoptProgress),
+    /// Something could not be adopted; it goes on with the rest.
+    Failed(AdoptFailure),
+}
+
 /// How far an adoption is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]

@@ -86,18 +86,18 @@ impl Listing {
     fn sorted(&self) -> Inventory {
         let mut inventory = Inventory::default();
         for (key, stamp) in &self.objects {
-            let mut of = |name| inventory.repositories.entry(name).or_default();
+            let repositories = &mut inventory.repositories;
             match Fact::of_key(key) {
                 Fact::Data(digest) => {
                     inventory.data.insert(digest, stamp.size);
                 }
                 Fact::Layer(name, digest) => {
-                    of(name).layers.insert(digest);
+                    repositories.entry(name).or_default().layers.insert(digest);
                 }
                 Fact::Revision(name, digest) => {
-                    of(name).manifests.insert(digest);
+                    repositories.entry(name).or_default().manifests.insert(digest);
                 }
-                Fact::Tag(name, tag) => of(name).unread.push(tag),
+                Fact::Tag(name, tag) => repositories.entry(name).or_default().unread.push(tag),
                 Fact::History => inventory.history.push(key.clone()),
                 Fact::Upload => inventory.uploads.push(key.clone()),
                 Fact::Unknown => inventory.unknown.push(key.clone()),
@@ -109,10 +109,7 @@ impl Listing {
 
 impl Inventory {
     /// Reads every link: one that does not name what its key says is a failure and left out.
-    pub(super) async fn read(
-        source: &ForeignBucket,
-        listing: &Listing,
-    ) -> (Self, Vec<AdoptFailure>) {
+    pub(super) async fn read(source: &ForeignBucket, listing: &Listing) -> (Self, Vec<AdoptFailure>) {
         let mut inventory = listing.sorted();
         let mut failures = Vec::new();
         for (name, repository) in &mut inventory.repositories {
@@ -158,7 +155,8 @@ impl SourceRepository {
         }
         drop(links);
         for (digest, key) in bad {
-            let links = if key == tree::layer_key(name, &digest) { &mut self.layers } else { &mut self.manifests };
+            let links =
+                if key == tree::layer_key(name, &digest) { &mut self.layers } else { &mut self.manifests };
             links.remove(&digest);
         }
         let mut tags = stream::iter(std::mem::take(&mut self.unread))
