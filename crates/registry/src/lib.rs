@@ -18,6 +18,7 @@ mod catalog;
 mod clock;
 mod error;
 pub mod facts;
+pub mod http;
 mod links;
 pub mod manifest;
 mod manifests;
