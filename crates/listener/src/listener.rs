@@ -91,6 +91,9 @@ impl Listener {
 
     /// Serves until `stop` holds `true`, then until the requests at hand are answered or the grace is over.
     ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    ///
     /// # Cancel safety
     /// Dropped, it stops at once: connections are cut.
     pub async fn serve(self, mut stop: watch::Receiver<bool>) {
