@@ -89,6 +89,11 @@ pub trait Access: Send + Sync + fmt::Debug {
     /// # Errors
     /// [`Refused`] is the answer that the request gets.
     async fn check(&self, headers: &HeaderMap, needs: Needs<'_>) -> Result<(), Refused>;
+
+    /// Whether everybody may do everything: then only this machine may come, unless an operator says otherwise.
+    fn is_open(&self) -> bool {
+        false
+    }
 }
 
 /// Everybody may do everything: for the loopback interface.
@@ -99,6 +104,10 @@ pub struct Open;
 impl Access for Open {
     async fn check(&self, _: &HeaderMap, _: Needs<'_>) -> Result<(), Refused> {
         Ok(())
+    }
+
+    fn is_open(&self) -> bool {
+        true
     }
 }
 

@@ -75,22 +75,29 @@ impl Bearer {
         {
             let quotable = |byte: u8| byte.is_ascii_graphic() && !b"\"\\".contains(&byte) || byte == b' ';
             if text.is_empty() || !text.bytes().all(quotable) {
-                return Err(AccessError::new(format!("the {what} of tokens is printable ASCII without quotes")));
+                return Err(AccessError::new(format!(
+                    "the {what} of tokens is printable ASCII without quotes"
+                )));
             }
         }
         if !options.realm.starts_with("https://") && !options.realm.starts_with("http://") {
-            return Err(AccessError::new("the realm of tokens is the URL of the token server, such as https://auth.example/token"));
+            return Err(AccessError::new(
+                "the realm of tokens is the URL of the token server, such as https://auth.example/token",
+            ));
         }
         let file = options.keys.clone();
         let keys = tokio::task::spawn_blocking(move || {
             Watched::load(vec![file.clone()], move || {
                 let text = fs::read(&file).map_err(|error| {
-                    AccessError::new(format!("the token keys {} can't be read", file.display())).because(error)
+                    AccessError::new(format!("the token keys {} can't be read", file.display()))
+                        .because(error)
                 })?;
                 keys::parse(&text).map_err(|why| AccessError::new(format!("{}: {why}", file.display())))
             })
         });
-        let keys = keys.await.map_err(|error| AccessError::new("the token keys could not be read").because(error))??;
+        let keys = keys
+            .await
+            .map_err(|error| AccessError::new("the token keys could not be read").because(error))??;
         keys.watch(LOOK);
         Ok(Self { keys, options })
     }

@@ -68,14 +68,18 @@ impl Htpasswd {
         let users = tokio::task::spawn_blocking(move || {
             Watched::load(vec![file.clone()], move || {
                 let text = fs::read_to_string(&file).map_err(|error| {
-                    AccessError::new(format!("the users' file {} can't be read", file.display())).because(error)
+                    AccessError::new(format!("the users' file {} can't be read", file.display()))
+                        .because(error)
                 })?;
                 Users::parse(&text).map_err(|why| AccessError::new(format!("{}: {why}", file.display())))
             })
         });
-        let users = users.await.map_err(|error| AccessError::new("the users could not be read").because(error))??;
+        let users =
+            users.await.map_err(|error| AccessError::new("the users could not be read").because(error))??;
         if let Some(name) = read_only.iter().find(|name| !users.get().hashes.contains_key(*name)) {
-            return Err(AccessError::new(format!("the read-only user {name} is not in {names}; add it there")));
+            return Err(AccessError::new(format!(
+                "the read-only user {name} is not in {names}; add it there"
+            )));
         }
         users.watch(LOOK);
         // Half of the processors are left for those who are known.
@@ -136,13 +140,16 @@ impl Users {
             if line.is_empty() || line.starts_with('#') {
                 continue;
             }
-            let (name, hash) = line.split_once(':').ok_or_else(|| format!("line {number} is not NAME:HASH"))?;
+            let (name, hash) =
+                line.split_once(':').ok_or_else(|| format!("line {number} is not NAME:HASH"))?;
             let cost = cost(hash).ok_or_else(|| {
                 format!("line {number}: the password of {name} is not hashed with bcrypt; use `htpasswd -B`")
             })?;
             if !COSTS.contains(&cost) {
                 let (least, most) = (COSTS.start(), COSTS.end());
-                return Err(format!("line {number}: the cost of {name} is {cost}; use `htpasswd -B -C` {least} to {most}"));
+                return Err(format!(
+                    "line {number}: the cost of {name} is {cost}; use `htpasswd -B -C` {least} to {most}"
+                ));
             }
             dearest = dearest.max(cost);
             if hashes.insert(name.to_owned(), hash.to_owned()).is_some() {
@@ -196,7 +203,8 @@ impl Remembered {
     }
 
     fn get(&self, key: &[u8; 32]) -> Option<bool> {
-        let lately = |cache: &Cache<[u8; 32], Instant>| cache.get(key).is_some_and(|at| at.elapsed() < REMEMBER);
+        let lately =
+            |cache: &Cache<[u8; 32], Instant>| cache.get(key).is_some_and(|at| at.elapsed() < REMEMBER);
         if lately(&self.right) {
             return Some(true);
         }

@@ -2,6 +2,14 @@
 
 use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, JwkSet, KeyAlgorithm, PublicKeyUse};
 use jsonwebtoken::{Algorithm, DecodingKey};
+use spki::{Document, ObjectIdentifier, SubjectPublicKeyInfoRef};
+
+// RFC 8017, RFC 5480, RFC 8410.
+const RSA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.1");
+const EC: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.2.1");
+const P_256: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.3.1.7");
+const P_384: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.132.0.34");
+const ED25519: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.101.112");
 
 /// More are not tried on one token.
 const MAX_KEYS: usize = 32;
@@ -21,27 +29,28 @@ pub(super) fn parse(text: &[u8]) -> Result<Vec<Key>, String> {
 }
 
 fn pem(text: &[u8]) -> Result<Key, String> {
-    let said = String::from_utf8_lossy(text);
-    if said.contains("PRIVATE KEY") {
+    let text = str::from_utf8(text).unwrap_or_default();
+    if text.contains("PRIVATE KEY") {
         return Err("it is a private key; take its public half: `openssl pkey -in KEY -pubout`".to_owned());
     }
-    let none = || "there is no PEM public key and no JWK set in it".to_owned();
-    let (algorithm, key) = if let Ok(key) = DecodingKey::from_rsa_pem(text) {
-        (Algorithm::RS256, key)
-    } else if let Ok(key) = DecodingKey::from_ec_pem(text) {
-        // An uncompressed point: its length is the curve's.
-        match key.try_get_as_bytes().map(<[u8]>::len) {
-            Ok(65) => (Algorithm::ES256, key),
-            Ok(97) => (Algorithm::ES384, key),
-            _ => return Err("it is a key of another curve than P-256 and P-384".to_owned()),
-        }
-    } else {
-        (Algorithm::EdDSA, DecodingKey::from_ed_pem(text).map_err(|_| none())?)
-    };
-    let short = key.try_get_as_bytes().map_or(0, <[u8]>::len) < MIN_RSA;
-    if algorithm == Algorithm::RS256 && short {
-        return Err("it is an RSA key of less than 2048 bits".to_owned());
+    let none = || "there is no JWK set and no PEM `PUBLIC KEY` in it".to_owned();
+    let (label, document) = Document::from_pem(text).map_err(|_| none())?;
+    if label != "PUBLIC KEY" {
+        return Err(none());
     }
+    let info: SubjectPublicKeyInfoRef<'_> = document.decode_msg().map_err(|_| none())?;
+    let curve = info.algorithm.parameters_oid().ok();
+    let key = info.subject_public_key.raw_bytes();
+    let (algorithm, key) = match (info.algorithm.oid, curve) {
+        (RSA, _) if key.len() < MIN_RSA => {
+            return Err("it is an RSA key of less than 2048 bits".to_owned());
+        }
+        (RSA, _) => (Algorithm::RS256, DecodingKey::from_rsa_der(key)),
+        (EC, Some(P_256)) => (Algorithm::ES256, DecodingKey::from_ec_der(key)),
+        (EC, Some(P_384)) => (Algorithm::ES384, DecodingKey::from_ec_der(key)),
+        (ED25519, _) => (Algorithm::EdDSA, DecodingKey::from_ed_der(key)),
+        _ => return Err("it is a key of another kind than RSA, P-256, P-384 and Ed25519".to_owned()),
+    };
     Ok(Key { id: None, algorithm, key })
 }
 
@@ -52,7 +61,8 @@ fn jwk_set(text: &[u8]) -> Result<Vec<Key>, String> {
         // For encryption, or of a kind that is not known here: not for us.
         let encrypts = jwk.common.public_key_use == Some(PublicKeyUse::Encryption);
         let Some(algorithm) = algorithm(jwk)?.filter(|_| !encrypts) else { continue };
-        let key = DecodingKey::from_jwk(jwk).map_err(|error| format!("a key in it can't be read: {error}"))?;
+        let key =
+            DecodingKey::from_jwk(jwk).map_err(|error| format!("a key in it can't be read: {error}"))?;
         keys.push(Key { id: jwk.common.key_id.clone(), algorithm, key });
     }
     match keys.len() {
