@@ -9,6 +9,7 @@ mod cloud;
 mod conditional;
 mod error;
 mod files;
+mod foreign;
 mod probe;
 mod url;
 
@@ -30,6 +31,7 @@ pub use object_store::UpdateVersion;
 pub use self::conditional::Conditional;
 pub use self::error::{BucketError, BucketErrorKind};
 pub use self::files::FileStore;
+pub use self::foreign::ForeignBucket;
 pub(crate) use self::probe::PROBE;
 pub use self::url::StoreUrl;
 
