@@ -10,6 +10,7 @@ mod conditional;
 mod error;
 mod files;
 mod probe;
+mod rights;
 mod url;
 
 use std::fmt;
@@ -31,6 +32,7 @@ pub use self::conditional::Conditional;
 pub use self::error::{BucketError, BucketErrorKind};
 pub use self::files::FileStore;
 pub(crate) use self::probe::PROBE;
+pub use self::rights::Rights;
 pub use self::url::StoreUrl;
 
 /// An object store and a prefix in it. Cheap to clone.
