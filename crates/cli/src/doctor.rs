@@ -70,7 +70,7 @@ pub(crate) async fn run(ctx: &Context, args: Args) -> Result<()> {
         subject.check(&mut report, &url, bound).await?;
     }
     match (&known, bucket) {
-        (Some(known), Some(bucket)) => store::open(&mut report, &bucket, known, providers).await?,
+        (Some(known), Some(bucket)) => store::open(&mut report, &url, &bucket, known, providers).await?,
         _ => report
             .skipped("open", "without a store that is known here and its bucket there is nothing to open")?,
     }

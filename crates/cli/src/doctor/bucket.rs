@@ -73,7 +73,7 @@ pub(super) async fn check(
         }
     }
     if may.len() == tried.len() {
-        report.ok(CHECK, format!("this machine may list, read, write and delete objects in {bucket}"))?;
+        report.ok(CHECK, format!("this machine may list, read, write and delete objects in {url}"))?;
     }
     if rights.write.is_ok() {
         conditions(report, &bucket, url).await?;

@@ -178,9 +178,13 @@ impl Subject {
         drop(waiting);
         match &described {
             Ok(description) => {
-                self.attributes(report, description)?;
-                if let Some(algorithm) = description.algorithm {
-                    self.operations(report, &description.key, algorithm, bound).await?;
+                let usable = self.attributes(report, description)?;
+                self.protection(report, description)?;
+                match description.algorithm {
+                    Some(algorithm) if usable => {
+                        self.operations(report, &description.key, algorithm, bound).await?;
+                    }
+                    _ => report.skipped("access", "such a key would be refused whoever asks")?,
                 }
                 if self.follows && self.id.version().is_some() {
                     self.newer(report, url).await?;
@@ -191,30 +195,32 @@ impl Subject {
         owner::check(report, self).await
     }
 
-    /// What the provider says of it.
-    fn attributes(&self, report: &mut Report<'_>, key: &KeyDescription) -> Result<()> {
-        let Self { uri, .. } = self;
-        let mut fit = true;
-        let mut unfit = |report: &mut Report<'_>, what: &str, reason: DenyReason| {
-            fit = false;
-            report.problem("key", Kind::Invalid, format!("the key {uri} {what}"), self.remedy(reason))
+    /// What the provider says of it: whether it can be used as it is.
+    fn attributes(&self, report: &mut Report<'_>, key: &KeyDescription) -> Result<bool> {
+        let Self { uri, planned, .. } = self;
+        let mut usable = true;
+        let mut unusable = |report: &mut Report<'_>, what: &str, reason: DenyReason| {
+            usable = false;
+            let taken = matches!(reason, DenyReason::Disabled | DenyReason::OperationNotPermitted);
+            let kind = if taken && !planned { Kind::Revoked } else { Kind::Invalid };
+            report.problem("key", kind, format!("the key {uri} {what}"), self.remedy(reason))
         };
         if !key.enabled {
-            unfit(report, "is disabled: nothing can be read", DenyReason::Disabled)?;
+            unusable(report, "is disabled: nothing can be read", DenyReason::Disabled)?;
         }
         for operation in ["wrapKey", "unwrapKey"] {
             if key.algorithm.is_some() && !key.permits(operation) {
                 let what = format!("does not permit {operation} (its key operations)");
-                unfit(report, &what, DenyReason::OperationNotPermitted)?;
+                unusable(report, &what, DenyReason::OperationNotPermitted)?;
             }
         }
         let now = SystemTime::now();
         let until = key.expires.map(output::time).unwrap_or_default();
         if key.not_before.is_some_and(|start| now < start) {
-            unfit(report, "is not valid yet: nothing can be written", DenyReason::NotYetValid)?;
+            unusable(report, "is not valid yet: nothing can be written", DenyReason::NotYetValid)?;
         } else if key.expires.is_some_and(|end| end <= now) {
             let what = format!("expired at {until}: what is there can be read, nothing can be written");
-            unfit(report, &what, DenyReason::Expired)?;
+            unusable(report, &what, DenyReason::Expired)?;
         } else if key.expires.is_some_and(|end| end.duration_since(now).is_ok_and(|left| left < SOON)) {
             report.warning(
                 "key",
@@ -229,10 +235,11 @@ impl Subject {
                 format!("the key {uri} is {}, which can't hold a store", key.kind),
                 "use RSA of at least 2048 bits, or AES-256",
             )?;
-        } else if fit {
+            usable = false;
+        } else if usable {
             report.ok("key", format!("{uri} is {}, enabled, valid, and may wrap and unwrap", key.kind))?;
         }
-        self.protection(report, key)
+        Ok(usable)
     }
 
     /// What stands between the key and its loss, in the strictness of `init`: what that would refuse is a problem of a key
@@ -363,23 +370,19 @@ impl Subject {
 
     /// A provider's no, or its silence.
     fn refused(&self, report: &mut Report<'_>, check: &'static str, error: &KekError) -> Result<()> {
-        let text = format!("{} can't use {}: {error}", self.identity, self.uri);
+        let cant = |why: &str| format!("{} can't use {}: {why}", self.identity, self.uri);
         if let Some(reason) = error.deny_reason() {
             let (kind, fix) = match (reason, self.uri.parse::<KeyUri>()) {
                 // Nothing was taken away: the name is wrong.
                 (DenyReason::NotFound, Ok(key)) if self.planned => (Kind::NotFound, remedy::create(&key)),
                 _ => (Kind::Revoked, self.remedy(reason)),
             };
-            return report.problem(check, kind, text, fix);
+            return report.problem(check, kind, cant(&error.to_string()), fix);
         }
         let explained = open::explain(error.clone().into(), &self.encryption());
-        let fix = explained.message.split_once("; ").map(|(_, fix)| fix.to_owned());
-        report.problem(
-            check,
-            explained.kind,
-            text,
-            fix.unwrap_or_else(|| "see the key's provider".to_owned()),
-        )
+        let (why, fix) =
+            explained.message.split_once("; ").unwrap_or((&explained.message, "see to the key's provider"));
+        report.problem(check, explained.kind, cant(why), fix)
     }
 
     fn remedy(&self, reason: DenyReason) -> String {

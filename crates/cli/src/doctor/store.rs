@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use bulla::{AuditMode, Bucket, Engine, LogClaims, Managed, OpenOptions, Trust};
+use bulla::{AuditMode, Bucket, Engine, LogClaims, Managed, OpenOptions, StoreUrl, Trust};
 use bulla_envelope::audit::AUDIT_PREFIX;
 use bulla_kek::Providers;
 use futures::TryStreamExt;
@@ -48,6 +48,7 @@ pub(super) async fn log(
 /// Opens the store as every command does, and looks into it.
 pub(super) async fn open(
     report: &mut Report<'_>,
+    url: &StoreUrl,
     bucket: &Bucket,
     known: &KnownStore,
     providers: Providers,
@@ -90,14 +91,16 @@ pub(super) async fn open(
         report.warning(
             "store",
             "its key is service-managed, and lies beside the configuration of this machine",
-            "`bulla rotate STORE --kek KEY_ID` puts it under a key of yours, which you can take away",
+            format!(
+                "`bulla rotate {url} --kek KEY_ID` puts it under a key of yours, which you can take away"
+            ),
         )?;
     }
     store.close().await;
-    audit(report, bucket, known).await
+    audit(report, url, bucket).await
 }
 
-async fn audit(report: &mut Report<'_>, bucket: &Bucket, known: &KnownStore) -> Result<()> {
+async fn audit(report: &mut Report<'_>, url: &StoreUrl, bucket: &Bucket) -> Result<()> {
     const CHECK: &str = "audit";
     let (mut batches, mut newest) = (0_u64, None);
     let mut listing = bucket.list(AUDIT_PREFIX);
@@ -116,9 +119,7 @@ async fn audit(report: &mut Report<'_>, bucket: &Bucket, known: &KnownStore) -> 
             CHECK,
             format!("the audit log has {batches} objects, the newest of {}", output::time(newest)),
         ),
-        None if known.encryption.customer_managed => {
-            report.skipped(CHECK, "the store keeps no audit log; `bulla audit start` begins one")
-        }
-        None => report.skipped(CHECK, "the store keeps no audit log"),
+        None => report
+            .skipped(CHECK, format!("the store keeps no audit log; `bulla audit start {url}` begins one")),
     }
 }
