@@ -100,7 +100,7 @@ pub use self::list::BlobEntry;
 pub use self::log::RecordMark;
 pub use self::log_claims::LogClaims;
 #[cfg(feature = "locked-memory")]
-pub use self::memory::{HeldSecrets, held_secrets};
+pub use self::memory::{HeldSecrets, held_secrets, lock_secrets};
 pub use self::meta::{Meta, MetaEntry, MetaPage, MetaVersion, MetaWrite};
 pub use self::rewrap::Rewrap;
 pub use self::rotate::{RotateOptions, Rotation};

@@ -63,6 +63,7 @@ const SHUTDOWN: Duration = Duration::from_millis(200);
 fn main() -> ExitCode {
     // Before there is anything to hide.
     host::prevent_core_dumps();
+    host::lock_secrets();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return usage(&error),

@@ -482,15 +482,9 @@ struct Bucket {
 impl Bucket {
     fn new(change: &str) -> Option<Self> {
         let moto = part("BULLA_MOTO_SERVER", "moto_server")?;
-        let python = fs::read_to_string(&moto).unwrap().lines().next().unwrap().to_owned();
         let folder = tempfile::tempdir().unwrap();
         let script = folder.path().join("moto");
-        fs::write(
-            &script,
-            format!("{python}\n{change}\nimport sys\nfrom moto.server import main\nsys.exit(main())\n"),
-        )
-        .unwrap();
-        mode(&script, 0o700);
+        write_script(&moto, change, &script);
         let server = Server::moto(&script).unwrap();
         server.make_bucket("registry").unwrap();
         let mut world = World::with_vault();
@@ -509,6 +503,15 @@ impl Bucket {
         let arguments = ["doctor", store, "--kek", &kek, "--identity", IDENTITY, "--json"];
         Found::of(&self.world.run(&arguments))
     }
+}
+
+/// Starts moto as its own script does, after `change`.
+fn write_script(moto: &Path, change: &str, script: &Path) {
+    let original = fs::read_to_string(moto).unwrap();
+    let interpreter = original.lines().next().unwrap();
+    let start = "import sys\nfrom moto.server import main\nsys.exit(main())\n";
+    fs::write(script, format!("{interpreter}\n{change}\n{start}")).unwrap();
+    mode(script, 0o700);
 }
 
 /// What each request goes through, in Python.
@@ -586,4 +589,29 @@ fn rights_that_are_missing_in_a_bucket() {
         assert!(told.iter().any(named), "{found:#?}");
         assert_eq!(found.code, 2);
     }
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn where_the_system_locks_no_memory_status_and_doctor_say_so() {
+    let world = World::with_store();
+    let limited = |arguments: &[&str]| {
+        let bulla = world.command(arguments);
+        let mut shell = Command::new("sh");
+        shell.envs(bulla.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        // The limit does not hold for who has the capability, as root does.
+        let confined = "ulimit -l 0; if [ \"$(id -u)\" = 0 ]; then exec setpriv --bounding-set=-ipc_lock \
+                        --inh-caps=-ipc_lock -- \"$@\"; fi; exec \"$@\"";
+        shell.args(["-c", confined, "sh"]).arg(bulla.get_program()).args(bulla.get_args());
+        crate::world::ran(shell.output().unwrap())
+    };
+    let store = world.store();
+    let status =
+        |ran: Ran| serde_json::from_slice::<Value>(&ran.stdout).unwrap_or_else(|_| panic!("{ran:?}"));
+    let locked = |status: &Value| status["secrets"]["lockedInMemory"].clone();
+    assert_eq!(locked(&status(world.run(&["status", &store, "--verbose", "--json"]))), true);
+    assert_eq!(locked(&status(limited(&["status", &store, "--verbose", "--json"]))), false);
+    let found = Found::of(&limited(&["doctor", &store, "--json"]));
+    assert_eq!((found.code, found.wrong()), (0, vec!["memory".to_owned()]), "{found:#?}");
+    assert!(found.warning("memory").contains("LimitMEMLOCK="));
 }
