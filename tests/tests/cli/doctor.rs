@@ -393,6 +393,24 @@ fn a_key_vaults_refusals_are_told_apart() {
     assert_eq!(doctor(&[]).code, 0);
 }
 
+/// A log that somebody wrote with the public key, or another machine after a rotation: who can tell?
+#[test]
+fn a_host_that_only_the_bucket_names_is_not_recommended() {
+    let mut vault = KeyVault::new();
+    vault.init();
+    let (store, theirs) = (vault.world.store(), vault.world.config.clone());
+    // This machine knows the store under another key than the log names now.
+    vault.world.config = vault.world.dir.path().join("here");
+    copy(&theirs, &vault.world.config);
+    let known = vault.world.config.join("known_stores.json");
+    let text = fs::read_to_string(&known).unwrap();
+    fs::write(&known, text.replace("https://127.0.0.1", "https://contoso.vault.azure.net")).unwrap();
+    mode(&known, 0o600);
+    let found = Found::of(&vault.run_with(&["doctor", &store, "--json"], &[("BULLA_KEYVAULT_HOSTS", None)]));
+    let told = found.problem("provider");
+    assert!(told.contains("which the store's log names") && !told.contains("HOSTS=127"), "{told}");
+}
+
 fn tokens(kind: Kind) {
     let Some(mut machine) = Machine::new(kind) else { return };
     mode(machine.token.file("pin"), 0o600);
