@@ -14,6 +14,7 @@ mod audit;
 mod completions;
 mod config;
 mod context;
+mod doctor;
 mod durable;
 mod encryption;
 mod exit;
@@ -63,6 +64,7 @@ const SHUTDOWN: Duration = Duration::from_millis(200);
 fn main() -> ExitCode {
     // Before there is anything to hide.
     host::prevent_core_dumps();
+    host::lock_secrets();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return usage(&error),
@@ -128,6 +130,7 @@ async fn droppable(context: &Context, command: Command) -> Result<()> {
         Command::Stat(args) => stat::run(context, args).await,
         Command::Rm(args) => rm::run(context, args).await,
         Command::Status(args) => status::run(context, args).await,
+        Command::Doctor(args) => doctor::run(context, args).await,
         Command::Rewrap(args) => rewrap::run(context, args).await,
         Command::Gc(args) => gc::run(context, args).await,
         Command::Completions(args) => completions::run(context, args),

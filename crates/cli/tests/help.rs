@@ -23,6 +23,7 @@ fn every_command_has_help_with_examples() {
         "stat",
         "rm",
         "status",
+        "doctor",
         "rotate",
         "audit",
         "audit start",
