@@ -9,7 +9,9 @@ mod cloud;
 mod conditional;
 mod error;
 mod files;
+mod foreign;
 mod probe;
+mod rights;
 mod url;
 
 use std::fmt;
@@ -30,7 +32,9 @@ pub use object_store::UpdateVersion;
 pub use self::conditional::Conditional;
 pub use self::error::{BucketError, BucketErrorKind};
 pub use self::files::FileStore;
+pub use self::foreign::ForeignBucket;
 pub(crate) use self::probe::PROBE;
+pub use self::rights::Rights;
 pub use self::url::StoreUrl;
 
 /// An object store and a prefix in it. Cheap to clone.
