@@ -26,6 +26,7 @@ mod name;
 mod pins;
 mod referrers;
 mod registry;
+pub mod server;
 mod tags;
 
 pub use self::blobs::BlobStat;
@@ -34,4 +35,3 @@ pub use self::facts::Descriptor;
 pub use self::manifests::{Manifest, ManifestStat, PutManifest, PutManifestResult};
 pub use self::name::{MAX_NAME_LEN, MAX_TAG_LEN, Reference, RepositoryName, Tag, parse_digest};
 pub use self::registry::{Page, Registry, RegistryOptions, Repository};
-pub mod server;

@@ -151,7 +151,7 @@ impl Client {
     pub(crate) async fn push_blob(&self, name: &str, data: &[u8]) -> Digest {
         let digest = sha256(data);
         let location = self.begin(name).await;
-        let answer = self.send("PUT", &format!("{location}?digest={digest}"), &[], data).await;
+        let answer = self.send("PUT", &ending(&location, &digest), &[], data).await;
         answer.assert_status(201);
         digest
     }
@@ -193,6 +193,12 @@ impl Client {
         let path = format!("/v2/{name}/manifests/{reference}");
         self.send("PUT", &path, &[("Content-Type", kind)], manifest).await.assert_status(201)
     }
+}
+
+/// Where an upload ends: its location may have parameters.
+pub(crate) fn ending(location: &str, digest: impl std::fmt::Display) -> String {
+    let sign = if location.contains('?') { '&' } else { '?' };
+    format!("{location}{sign}digest={digest}")
 }
 
 pub(crate) fn sha256(data: &[u8]) -> Digest {

@@ -6,7 +6,7 @@ use bulla_registry::RegistryOptions;
 use bulla_registry::access::{Access, Needs, Refused};
 use std::sync::Arc;
 
-use crate::client::{data, sha256};
+use crate::client::{data, ending, sha256};
 use crate::support::{Node, World};
 
 #[tokio::test]
@@ -33,7 +33,7 @@ async fn what_can_not_be_mounted_can_be_uploaded() {
     for (mount, from) in [(sha256(b"absent"), "from"), (here.clone(), "nowhere"), (here.clone(), "to")] {
         let path = format!("/v2/to/blobs/uploads/?mount={mount}&from={from}");
         let begun = client.send("POST", &path, &[], b"").await.assert_status(202);
-        let path = format!("{}?digest={}", begun.location(), sha256(b"more"));
+        let path = ending(begun.location(), &sha256(b"more"));
         client.send("PUT", &path, &[], b"more").await.assert_status(201);
     }
     let post =
@@ -55,6 +55,7 @@ async fn from_anywhere() {
 }
 
 /// Everything but pulling from `theirs`.
+#[derive(Debug)]
 struct NotTheirs;
 
 #[async_trait]

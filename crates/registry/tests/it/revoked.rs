@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::client::{Answer, data, sha256};
+use crate::client::{Answer, data, ending, sha256};
 use crate::support::Node;
 
 /// Asks until the answer is as wanted: R and the next probe are in real time here.
@@ -30,7 +30,7 @@ async fn revoked_is_503_and_restored_heals() {
         until(async || client.get(&format!("/v2/app/blobs/{blob}")).await, |a| a.status == 503).await;
     refused.assert_error(503, "UNAVAILABLE");
     let absent = sha256(b"new");
-    let put = format!("{location}?digest={absent}");
+    let put = ending(&location, &absent);
     let post = format!("/v2/app/blobs/uploads/?digest={absent}");
     for (method, path, body) in [
         ("GET", "/v2/app/manifests/v1", b"" as &[u8]),

@@ -1,8 +1,6 @@
 //! Pushing blobs, in every way that the specification has.
 
-use bulla_registry::RegistryOptions;
-
-use crate::client::{Client, data, sha256, sha512};
+use crate::client::{Client, data, ending, sha256, sha512};
 use crate::support::Node;
 
 const MIB: usize = 1 << 20;
@@ -37,13 +35,11 @@ async fn in_two_requests() {
         let digest = sha256(&bytes);
         let begun = client.send("POST", "/v2/app/blobs/uploads/", &[], b"").await.assert_status(202);
         assert_eq!(begun.header("range"), Some("0-0"));
-        assert!(begun.location().ends_with(begun.header("docker-upload-uuid").unwrap()));
+        assert!(begun.location().contains(begun.header("docker-upload-uuid").unwrap()));
         let headers: &[(&str, &str)] = if chunked { &[("Transfer-Encoding", "chunked")] } else { &[] };
-        let put = client.send("PUT", &format!("{}?digest={digest}", begun.location()), headers, &bytes).await;
+        let put = client.send("PUT", &ending(begun.location(), &digest), headers, &bytes).await;
         let put = put.assert_status(201);
         assert_eq!(client.get(put.location()).await.body, bytes, "{len} bytes");
-        // It ended with that.
-        client.get(begun.location()).await.assert_error(404, "BLOB_UPLOAD_UNKNOWN");
     }
 }
 
@@ -57,7 +53,7 @@ async fn streamed() {
     let patch = client.send("PATCH", &location, &[("Transfer-Encoding", "chunked")], &bytes).await;
     let patch = patch.assert_status(202);
     assert_eq!(patch.header("range"), Some(format!("0-{}", bytes.len() - 1).as_str()));
-    let put = client.send("PUT", &format!("{}?digest={digest}", patch.location()), &[], b"").await;
+    let put = client.send("PUT", &ending(patch.location(), &digest), &[], b"").await;
     assert_eq!(client.get(put.assert_status(201).location()).await.body, bytes);
 }
 
@@ -79,7 +75,7 @@ async fn in_chunks_the_last_in_a_patch_or_in_the_put() {
             let state = client.get(&location).await.assert_status(204);
             assert_eq!(state.header("range"), Some(format!("0-{}", at - 1).as_str()));
         }
-        let path = format!("{location}?digest={}", sha256(&bytes));
+        let path = ending(&location, &sha256(&bytes));
         let put = if in_put {
             let range = format!("{at}-{}", len - 1);
             client.send("PUT", &path, &[("Content-Range", &range)], last).await
@@ -97,14 +93,15 @@ async fn chunks_out_of_order_say_where_to_go_on() {
     let bytes = data(300);
     let location = client.begin("app").await;
     client.patch(&location, 100, &bytes[100..200]).await.assert_error(416, "RANGE_INVALID");
-    client.patch(&location, 0, &bytes[..100]).await.assert_status(202);
+    let patch = client.patch(&location, 0, &bytes[..100]).await.assert_status(202);
+    let location = patch.location().to_owned();
     for at in [0, 50, 99, 101, 200] {
         let answer = client.patch(&location, at, &bytes[at..at + 100]).await;
         answer.assert_error(416, "RANGE_INVALID");
         assert_eq!(answer.header("range"), Some("0-99"));
         assert_eq!(answer.location(), location);
     }
-    let path = format!("{location}?digest={}", sha256(&bytes));
+    let path = ending(&location, &sha256(&bytes));
     let put = client.send("PUT", &path, &[("Content-Range", "200-299")], &bytes[200..]).await;
     put.assert_error(416, "RANGE_INVALID");
     assert_eq!(client.get(&location).await.assert_status(204).header("range"), Some("0-99"));
@@ -137,7 +134,7 @@ async fn a_wrong_digest_leaves_the_upload_as_it_is() {
     let client = node.client;
     let location = client.begin("app").await;
     client.patch(&location, 0, b"content").await.assert_status(202);
-    let put = async |digest: &str| client.send("PUT", &format!("{location}?digest={digest}"), &[], b"").await;
+    let put = async |digest: &str| client.send("PUT", &ending(&location, &digest), &[], b"").await;
     put(&sha256(b"other").to_string()).await.assert_error(400, "DIGEST_INVALID");
     put("sha256:123").await.assert_error(400, "DIGEST_INVALID");
     client.send("PUT", &location, &[], b"").await.assert_error(400, "DIGEST_INVALID");
@@ -154,7 +151,7 @@ async fn sha512_announced_or_not() {
         let path = format!("/v2/app/blobs/uploads/{query}");
         let begun = client.send("POST", &path, &[], b"").await.assert_status(202);
         client.patch(begun.location(), 0, &bytes).await.assert_status(202);
-        let put = client.send("PUT", &format!("{}?digest={digest}", begun.location()), &[], b"").await;
+        let put = client.send("PUT", &ending(begun.location(), &digest), &[], b"").await;
         assert_eq!(client.get(put.assert_status(201).location()).await.body, bytes, "{query}");
     }
     let path = "/v2/app/blobs/uploads/?digest-algorithm=md5";
@@ -162,16 +159,47 @@ async fn sha512_announced_or_not() {
 }
 
 #[tokio::test]
-async fn a_cancelled_upload_is_gone() {
+async fn an_upload_that_ended_is_gone() {
     let (_world, node) = Node::alone().await;
     let client = node.client;
-    let location = client.begin("app").await;
-    client.patch(&location, 0, b"some").await.assert_status(202);
-    client.delete(&location).await.assert_status(204);
-    client.get(&location).await.assert_error(404, "BLOB_UPLOAD_UNKNOWN");
-    client.delete(&location).await.assert_error(404, "BLOB_UPLOAD_UNKNOWN");
-    client.patch(&location, 4, b"more").await.assert_error(404, "BLOB_UPLOAD_UNKNOWN");
+    for cancelled in [true, false] {
+        let begun = client.begin("app").await;
+        let location = client.patch(&begun, 0, b"some").await.assert_status(202).location().to_owned();
+        assert_ne!(location, begun, "nothing is anywhere before something comes");
+        if cancelled {
+            client.delete(&location).await.assert_status(204);
+        } else {
+            let put = client.send("PUT", &ending(&location, sha256(b"some")), &[], b"").await;
+            put.assert_status(201);
+        }
+        client.get(&location).await.assert_error(404, "BLOB_UPLOAD_UNKNOWN");
+        client.delete(&location).await.assert_error(404, "BLOB_UPLOAD_UNKNOWN");
+        client.patch(&location, 4, b"more").await.assert_error(404, "BLOB_UPLOAD_UNKNOWN");
+        let put = client.send("PUT", &ending(&location, sha256(b"some")), &[], b"").await;
+        put.assert_error(404, "BLOB_UPLOAD_UNKNOWN");
+    }
+    client.delete(&client.begin("app").await).await.assert_status(204);
     client.get("/v2/app/blobs/uploads/nonsense").await.assert_error(404, "BLOB_UPLOAD_UNKNOWN");
+    client.get("/v2/app/blobs/uploads/nonsense?begin=sha256").await.assert_error(404, "BLOB_UPLOAD_UNKNOWN");
+    let location = client.begin("app").await.replace("sha256", "md5");
+    client.get(&location).await.assert_error(400, "DIGEST_INVALID");
+}
+
+/// A client that keeps to the location of its POST is understood as well.
+#[tokio::test]
+async fn the_first_location_leads_to_the_upload_to_the_end() {
+    let (_world, node) = Node::alone().await;
+    let client = node.client;
+    let bytes = data(3 * MIB);
+    let location = client.begin("app").await;
+    for (i, piece) in bytes.chunks(MIB).enumerate() {
+        client.patch(&location, i * MIB, piece).await.assert_status(202);
+        let range = format!("0-{}", (i + 1) * MIB - 1);
+        assert_eq!(client.get(&location).await.assert_status(204).header("range"), Some(range.as_str()));
+    }
+    client.patch(&location, 0, &bytes[..MIB]).await.assert_error(416, "RANGE_INVALID");
+    let put = client.send("PUT", &ending(&location, sha256(&bytes)), &[], b"").await.assert_status(201);
+    assert_eq!(client.get(put.location()).await.body, bytes);
 }
 
 /// An upload's name alone opens nothing.
@@ -179,14 +207,17 @@ async fn a_cancelled_upload_is_gone() {
 async fn an_upload_belongs_to_its_repository() {
     let (_world, node) = Node::alone().await;
     let client = node.client;
-    let location = client.begin("theirs").await;
-    client.patch(&location, 0, b"secret").await.assert_status(202);
+    let begun = client.begin("theirs").await;
+    let location = client.patch(&begun, 0, b"secret").await.assert_status(202).location().to_owned();
     let ours = location.replace("/theirs/", "/ours/");
     client.get(&ours).await.assert_error(404, "BLOB_UPLOAD_UNKNOWN");
     client.delete(&ours).await.assert_error(404, "BLOB_UPLOAD_UNKNOWN");
-    let put = client.send("PUT", &format!("{ours}?digest={}", sha256(b"secret")), &[], b"").await;
+    let put = client.send("PUT", &ending(&ours, sha256(b"secret")), &[], b"").await;
     put.assert_error(404, "BLOB_UPLOAD_UNKNOWN");
-    client.get(&location).await.assert_status(204);
+    let ours = begun.replace("/theirs/", "/ours/");
+    client.patch(&ours, 0, b"more").await.assert_error(404, "BLOB_UPLOAD_UNKNOWN");
+    let state = client.get(&location).await.assert_status(204);
+    assert_eq!(state.header("range"), Some("0-5"));
 }
 
 #[tokio::test]
@@ -206,24 +237,18 @@ async fn what_came_before_the_client_went_away_is_kept() {
     };
     assert_eq!(at, 2 * MIB);
     client.patch(&location, at, &bytes[at..]).await.assert_status(202);
-    let put = client.send("PUT", &format!("{location}?digest={}", sha256(&bytes)), &[], b"").await;
+    let put = client.send("PUT", &ending(&location, &sha256(&bytes)), &[], b"").await;
     assert_eq!(client.get(put.assert_status(201).location()).await.body, bytes);
 }
 
 #[tokio::test]
 async fn pushing_again_what_is_there_is_no_error() {
-    let (world, node) = Node::alone().await;
+    let (_world, node) = Node::alone().await;
     let client = node.client;
     let bytes = data(100_000);
     let first = client.push_blob("app", &bytes).await;
     assert_eq!(client.push_blob("app", &bytes).await, first);
     assert_eq!(client.push_blob("other", &bytes).await, first);
-    // With a grace of nothing everything is old: what is reused is pinned first.
-    let options = RegistryOptions::default();
-    let other =
-        Node::with(world.open().await, options, std::sync::Arc::new(bulla_registry::access::Open)).await;
-    other.client.push_blob("third", &bytes).await;
-    assert_eq!(client.get(&format!("/v2/third/blobs/{first}")).await.body, bytes);
 }
 
 impl Client {
