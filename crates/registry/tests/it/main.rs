@@ -7,6 +7,7 @@ mod client;
 mod discovery;
 mod hostile;
 mod manifests;
+mod model;
 mod mount;
 mod nodes;
 mod referrers;

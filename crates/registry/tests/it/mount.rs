@@ -33,7 +33,7 @@ async fn what_can_not_be_mounted_can_be_uploaded() {
     for (mount, from) in [(sha256(b"absent"), "from"), (here.clone(), "nowhere"), (here.clone(), "to")] {
         let path = format!("/v2/to/blobs/uploads/?mount={mount}&from={from}");
         let begun = client.send("POST", &path, &[], b"").await.assert_status(202);
-        let path = ending(begun.location(), &sha256(b"more"));
+        let path = ending(begun.location(), sha256(b"more"));
         client.send("PUT", &path, &[], b"more").await.assert_status(201);
     }
     let post =

@@ -24,7 +24,7 @@ async fn an_upload_goes_on_at_another_node() {
     assert!(at >= 5 * MIB, "what was acknowledged is there");
     patch(&b, at, &bytes[at..]).await;
     let c = Node::start(&world).await;
-    let put = c.client.send("PUT", &ending(&location, &sha256(&bytes)), &[], b"").await;
+    let put = c.client.send("PUT", &ending(&location, sha256(&bytes)), &[], b"").await;
     assert_eq!(b.client.get(put.assert_status(201).location()).await.body, bytes);
 }
 

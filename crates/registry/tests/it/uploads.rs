@@ -75,7 +75,7 @@ async fn in_chunks_the_last_in_a_patch_or_in_the_put() {
             let state = client.get(&location).await.assert_status(204);
             assert_eq!(state.header("range"), Some(format!("0-{}", at - 1).as_str()));
         }
-        let path = ending(&location, &sha256(&bytes));
+        let path = ending(&location, sha256(&bytes));
         let put = if in_put {
             let range = format!("{at}-{}", len - 1);
             client.send("PUT", &path, &[("Content-Range", &range)], last).await
@@ -101,7 +101,7 @@ async fn chunks_out_of_order_say_where_to_go_on() {
         assert_eq!(answer.header("range"), Some("0-99"));
         assert_eq!(answer.location(), location);
     }
-    let path = ending(&location, &sha256(&bytes));
+    let path = ending(&location, sha256(&bytes));
     let put = client.send("PUT", &path, &[("Content-Range", "200-299")], &bytes[200..]).await;
     put.assert_error(416, "RANGE_INVALID");
     assert_eq!(client.get(&location).await.assert_status(204).header("range"), Some("0-99"));
@@ -134,7 +134,7 @@ async fn a_wrong_digest_leaves_the_upload_as_it_is() {
     let client = node.client;
     let location = client.begin("app").await;
     client.patch(&location, 0, b"content").await.assert_status(202);
-    let put = async |digest: &str| client.send("PUT", &ending(&location, &digest), &[], b"").await;
+    let put = async |digest: &str| client.send("PUT", &ending(&location, digest), &[], b"").await;
     put(&sha256(b"other").to_string()).await.assert_error(400, "DIGEST_INVALID");
     put("sha256:123").await.assert_error(400, "DIGEST_INVALID");
     client.send("PUT", &location, &[], b"").await.assert_error(400, "DIGEST_INVALID");
@@ -237,7 +237,7 @@ async fn what_came_before_the_client_went_away_is_kept() {
     };
     assert_eq!(at, 2 * MIB);
     client.patch(&location, at, &bytes[at..]).await.assert_status(202);
-    let put = client.send("PUT", &ending(&location, &sha256(&bytes)), &[], b"").await;
+    let put = client.send("PUT", &ending(&location, sha256(&bytes)), &[], b"").await;
     assert_eq!(client.get(put.assert_status(201).location()).await.body, bytes);
 }
 
