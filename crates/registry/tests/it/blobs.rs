@@ -38,7 +38,7 @@ async fn what_a_repository_does_not_have_is_unknown() {
     client.delete(&format!("/v2/new/blobs/{absent}")).await.assert_error(404, "BLOB_UNKNOWN");
 }
 
-/// Knowing a digest gives nothing.
+/// Knowing a digest gives nothing. FORMAT-R3
 #[tokio::test]
 async fn a_blob_of_another_repository_is_not_there() {
     let (_world, node) = Node::alone().await;

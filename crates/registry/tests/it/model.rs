@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bulla::kek::{Identity, Providers};
 use bulla::{Bucket, CreateOptions, Digest, Engine, Managed, MetaKind, MetaWrite, Mode};
-use bulla_registry::facts::{LINK, MANIFEST, PIN};
+use bulla_registry::facts::{LINK, MANIFEST, PIN, REFERRER, REPOSITORY, TAG};
 use bulla_registry::{ErrorCode, PutManifest, Registry, RegistryOptions, Repository};
 use bulla_testkit::bucket::SimBucket;
 use bulla_testkit::provider::{SimProvider, key_id};
@@ -88,6 +88,71 @@ fn manifest(layer: &Digest) -> PutManifest {
         bytes: manifest.to_string().into(),
         ..PutManifest::default()
     }
+}
+
+/// FORMAT-R1, FORMAT-R2
+#[tokio::test(start_paused = true)]
+async fn what_is_written_is_as_format_md_says() {
+    let world = World::new().await;
+    let app = world.repository("app");
+    let layer = push(&app, b"layer").await;
+    let written: Vec<String> = world.script.take_requests().into_iter().map(|(_, key)| key).collect();
+    let at = |part: &str| written.iter().position(|key| key.contains(part)).unwrap();
+    assert!(at("/repository/") < at("/link/"), "gc looks for links in the repositories that there are");
+
+    let mut put = manifest(&layer);
+    let subject = sha256(b"subject");
+    let mut value: serde_json::Value = serde_json::from_slice(&put.bytes).unwrap();
+    value["subject"] = serde_json::json!({"digest": subject.to_string()});
+    value["annotations"] = serde_json::json!({"a": "b"});
+    put.bytes = value.to_string().into();
+    let (bytes, len) = (put.bytes.clone(), put.bytes.len());
+    let digest = app.put_manifest(put).await.unwrap().digest.to_string();
+    let mut long = value.clone();
+    long["annotations"]["a"] = serde_json::json!("x".repeat(61_440));
+    let long = PutManifest { bytes: long.to_string().into(), ..PutManifest::default() };
+    let long_len = long.bytes.len();
+    let long = app.put_manifest(long).await.unwrap().digest.to_string();
+    world.repository("other").mount_blob(&layer, Some(app.name())).await.unwrap();
+
+    let (layer, subject) = (layer.to_string(), subject.to_string());
+    let config = "application/vnd.oci.image.config.v1+json";
+    for (kind, path, payload) in [
+        (REPOSITORY, &["app"] as &[&str], "{}".to_owned()),
+        (LINK, &["app", &layer], r#"{"size":5}"#.to_owned()),
+        (
+            MANIFEST,
+            &["app", &digest],
+            format!(
+                "{{\"mediaType\":\"{OCI_MANIFEST}\",\"size\":{len}}}\n{}",
+                std::str::from_utf8(&bytes).unwrap()
+            ),
+        ),
+        (MANIFEST, &["app", &long], format!("{{\"mediaType\":\"{OCI_MANIFEST}\",\"size\":{long_len}}}\n")),
+        (TAG, &["app", "v1"], format!(r#"{{"digest":"{digest}"}}"#)),
+        (
+            REFERRER,
+            &["app", &subject, &digest],
+            format!(
+                r#"{{"mediaType":"{OCI_MANIFEST}","digest":"{digest}","size":{len},"artifactType":"{config}","annotations":{{"a":"b"}}}}"#
+            ),
+        ),
+        (
+            REFERRER,
+            &["app", &subject, &long],
+            format!(
+                r#"{{"mediaType":"{OCI_MANIFEST}","digest":"{long}","size":{long_len},"artifactType":"{config}","cut":true}}"#
+            ),
+        ),
+        (PIN, &[&layer], r#"{"state":"kept"}"#.to_owned()),
+    ] {
+        let entry = world.registry.store().meta().get(kind, path).await.unwrap().unwrap();
+        assert_eq!(std::str::from_utf8(&entry.payload).unwrap(), payload, "{path:?}");
+    }
+    // A later version may say more.
+    let more = br#"{"size":5,"later":[1]}"#.as_slice();
+    world.registry.store().meta().set(LINK, &["app", &layer], more).await.unwrap();
+    assert!(app.stat_blob(&sha256(b"layer")).await.unwrap().is_some());
 }
 
 #[tokio::test(start_paused = true)]

@@ -202,7 +202,7 @@ async fn the_first_location_leads_to_the_upload_to_the_end() {
     assert_eq!(client.get(put.location()).await.body, bytes);
 }
 
-/// An upload's name alone opens nothing.
+/// An upload's name alone opens nothing. FORMAT-R4
 #[tokio::test]
 async fn an_upload_belongs_to_its_repository() {
     let (_world, node) = Node::alone().await;
