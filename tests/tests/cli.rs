@@ -6,6 +6,8 @@
 mod audit;
 #[path = "cli/crash.rs"]
 mod crash;
+#[path = "cli/doctor.rs"]
+mod doctor;
 #[path = "cli/errors.rs"]
 mod errors;
 #[path = "cli/gc.rs"]

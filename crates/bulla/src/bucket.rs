@@ -11,6 +11,7 @@ mod error;
 mod files;
 mod foreign;
 mod probe;
+mod rights;
 mod url;
 
 use std::fmt;
@@ -33,6 +34,7 @@ pub use self::error::{BucketError, BucketErrorKind};
 pub use self::files::FileStore;
 pub use self::foreign::ForeignBucket;
 pub(crate) use self::probe::PROBE;
+pub use self::rights::Rights;
 pub use self::url::StoreUrl;
 
 /// An object store and a prefix in it. Cheap to clone.

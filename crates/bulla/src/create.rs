@@ -42,7 +42,7 @@ pub struct CreateOptions {
     pub managed: Managed,
     /// R: unwrapped secrets are used no longer than this after the last successful unwrap. 60 s is usual; 100 ms to 24 h.
     pub revocation_bound: Duration,
-    /// Accept a customer's vault without soft delete or purge protection.
+    /// Accept a customer's vault without soft delete or purge protection, and a key that can be taken out of its token.
     pub allow_unprotected_key: bool,
 }
 

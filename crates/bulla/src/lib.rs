@@ -45,6 +45,7 @@ mod horizon;
 mod jobs;
 mod list;
 mod log;
+mod log_claims;
 #[cfg(feature = "locked-memory")]
 mod memory;
 mod meta;
@@ -79,9 +80,9 @@ pub mod audit_format {
 /// The key side, as an embedder needs it: what a provider implements, how keys are named, what a runtime gives.
 pub mod kek {
     pub use bulla_kek::{
-        BoxFuture, DenyReason, Identity, InvalidKeyId, KekError, KekErrorKind, KekProvider, KeyDescription,
-        KeyId, KeyKind, KeyUri, LeaseState, Now, Protection, Providers, Runtime, Scheme, SystemRandom,
-        TokioRuntime, WrapAlgorithm, WrappedKey, async_trait,
+        BoxFuture, DenyReason, Exposure, Identity, InvalidKeyId, KekError, KekErrorKind, KekProvider,
+        KeyDescription, KeyId, KeyKind, KeyUri, LeaseState, Now, Protection, Providers, Runtime, Scheme,
+        SystemRandom, TokioRuntime, WrapAlgorithm, WrappedKey, async_trait,
     };
 }
 
@@ -97,8 +98,9 @@ pub use self::gate::{FollowedVersions, KeyFailure, KeyReport, KeyState, KeyState
 pub use self::gc::{GcOptions, GcProgress, GcReport, Tally};
 pub use self::list::BlobEntry;
 pub use self::log::RecordMark;
+pub use self::log_claims::LogClaims;
 #[cfg(feature = "locked-memory")]
-pub use self::memory::{HeldSecrets, held_secrets};
+pub use self::memory::{HeldSecrets, held_secrets, lock_secrets};
 pub use self::meta::{Meta, MetaEntry, MetaPage, MetaVersion, MetaWrite};
 pub use self::rewrap::Rewrap;
 pub use self::rotate::{RotateOptions, Rotation};

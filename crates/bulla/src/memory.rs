@@ -18,7 +18,8 @@ impl PageLocker for SystemPages {
     }
 }
 
-/// From now on.
-pub(crate) fn lock_secrets() {
+/// Has secrets that open more than one blob kept out of swap from now on, where the system allows. An engine does so when it
+/// is built; who opens a local vault before that calls this first, for the vault's keys are such secrets as well.
+pub fn lock_secrets() {
     lock_with(&SystemPages);
 }

@@ -5,8 +5,8 @@ use std::time::SystemTime;
 use bulla_envelope::envelope::Wrap;
 use bulla_envelope::secret::{Root, Secret};
 use bulla_kek::{
-    DenyReason, Identity, KekError, KekErrorKind, KeyDescription, KeyId, KeyUri, Providers, Runtime, Scheme,
-    UnknownAlgorithm, WrapAlgorithm, remedy,
+    DenyReason, Exposure, Identity, KekError, KekErrorKind, KeyDescription, KeyId, KeyUri, Providers,
+    Runtime, Scheme, UnknownAlgorithm, WrapAlgorithm, remedy,
 };
 
 use crate::error::{Error, ErrorKind, Result};
@@ -14,7 +14,8 @@ use crate::error::{Error, ErrorKind, Result};
 /// What a store may be put under.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Requirements {
-    /// Soft delete and purge protection: without them one mistake destroys every blob.
+    /// Soft delete and purge protection: without them one mistake destroys every blob. And a key that can't be taken out of
+    /// its holder: else whoever did can't be stopped.
     pub(crate) protection: bool,
 }
 
@@ -87,6 +88,13 @@ pub(crate) fn check(
              (`az keyvault update --enable-purge-protection true`; a local vault: create it without \
              --no-purge-protection), or accept the risk with --allow-unprotected-key",
             if protection.soft_delete { "purge protection" } else { "soft delete" }
+        )));
+    }
+    if requirements.protection && protection.exposure == Exposure::Now {
+        return Err(Error::invalid(format!(
+            "the key {uri} can be taken out of its token (CKA_SENSITIVE, CKA_EXTRACTABLE), so that taking it away there would \
+             revoke nothing; make a key that is sensitive and not extractable (`pkcs11-tool --keygen --sensitive`), or accept \
+             the risk with --allow-unprotected-key"
         )));
     }
     Ok(algorithm)

@@ -126,6 +126,18 @@ impl Store {
         Ok(Upload::new(self.clone(), &keys, options))
     }
 
+    /// Whether something could be written now, as far as the key goes: no request while the lease is live.
+    ///
+    /// # Errors
+    /// As [`Store::upload`].
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn check_writable(&self) -> Result<()> {
+        self.inner.gate.secrets(&self.inner).await?;
+        self.inner.refuse_expired_kek()
+    }
+
     /// Puts a blob from a stream. On any error nothing is visible, and what was uploaded is removed.
     ///
     /// # Errors

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -46,6 +46,11 @@ impl Config {
 
     pub(crate) fn at(dir: PathBuf) -> Self {
         Self { dir }
+    }
+
+    /// The folder.
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
     }
 
     /// Where service-managed keys of file stores are.
@@ -134,7 +139,8 @@ impl Config {
         Ok(lock)
     }
 
-    fn path(&self) -> PathBuf {
+    /// The file that it is in.
+    pub(crate) fn path(&self) -> PathBuf {
         self.dir.join("known_stores.json")
     }
 }

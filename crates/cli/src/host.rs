@@ -31,6 +31,12 @@ pub(crate) fn core_dumps_are_prevented() -> bool {
     false
 }
 
+/// Has secrets kept out of swap from now on, those of local vaults too, which are opened before a store is.
+pub(crate) fn lock_secrets() {
+    #[cfg(feature = "locked-memory")]
+    bulla::lock_secrets();
+}
+
 /// Whether every secret that opens more than one blob is in a page that stays out of swap. Looked at while a store is open.
 pub(crate) fn secrets_are_locked() -> bool {
     #[cfg(feature = "locked-memory")]

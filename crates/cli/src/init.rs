@@ -48,7 +48,7 @@ pub(crate) struct Args {
     /// Revocation takes effect within this time
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = humantime::parse_duration)]
     pub(crate) revocation_bound: Duration,
-    /// Accept a vault without purge protection, or a key that can be destroyed on its token
+    /// Accept a vault without purge protection, or a key that can be destroyed on its token or taken out of it
     #[arg(long)]
     pub(crate) allow_unprotected_key: bool,
     /// Key and identity from a file: the `encryption` block of a registry's ARM template, { "status": "enabled",

@@ -39,7 +39,7 @@ pub(crate) struct Args {
     /// As whom the key is used from now on
     #[arg(long, value_name = "ID")]
     identity: Option<Identity>,
-    /// Accept a vault without purge protection, or a key that can be destroyed on its token
+    /// Accept a vault without purge protection, or a key that can be destroyed on its token or taken out of it
     #[arg(long)]
     allow_unprotected_key: bool,
     #[command(flatten)]

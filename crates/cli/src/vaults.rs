@@ -123,24 +123,29 @@ pub(crate) async fn providers(ctx: &Context, known: &KnownStore) -> Result<Provi
         providers = providers.with(key_vault);
     }
     for (id, place) in &known.vaults {
-        let vault = open(ctx, place).await.map_err(|failure| match failure.kind {
-            // The store is there; what is missing is the way to its key.
-            Kind::NotFound => Failure::new(Kind::Unavailable, format!("the store's vault is missing: {failure}"))
-                .with_fix("mount or restore its folder, or `bulla attach` the store with --kek and the vault's new place"),
-            _ => failure,
-        })?;
-        if vault.id() != id {
-            return Err(Failure::invalid(format!(
-                "another vault than the store's is in {} now; `bulla attach` the store with --kek and the right place",
-                place.dir.display()
-            )));
-        }
-        providers = providers.with(Arc::new(VaultProvider::new(vault)));
+        providers = providers.with(Arc::new(VaultProvider::new(of_store(ctx, id, place).await?)));
     }
     for token in &known.tokens {
         providers = providers.with(tokens::provider(ctx, token).await?);
     }
     Ok(providers)
+}
+
+/// A vault that this machine remembers with a store.
+pub(crate) async fn of_store(ctx: &Context, id: &str, place: &VaultPlace) -> Result<Vault> {
+    let vault = open(ctx, place).await.map_err(|failure| match failure.kind {
+        // The store is there; what is missing is the way to its key.
+        Kind::NotFound => Failure::new(Kind::Unavailable, format!("the store's vault is missing: {failure}"))
+            .with_fix("mount or restore its folder, or `bulla attach` the store with --kek and the vault's new place"),
+        _ => failure,
+    })?;
+    if vault.id() != id {
+        return Err(Failure::invalid(format!(
+            "another vault than the store's is in {} now; `bulla attach` the store with --kek and the right place",
+            place.dir.display()
+        )));
+    }
+    Ok(vault)
 }
 
 /// The vault in this folder. One that Bulla made for a store alone has its passphrase in a file beside it.

@@ -85,5 +85,6 @@ fn bits(n: &[u8]) -> u32 {
 fn protection(level: Option<&DeletionRecoveryLevel>) -> Protection {
     let level = level.map(AsRef::as_ref).unwrap_or_default();
     let soft_delete = level.contains("Recoverable");
-    Protection { soft_delete, purge_protection: soft_delete && !level.contains("Purgeable") }
+    let purge_protection = soft_delete && !level.contains("Purgeable");
+    Protection { soft_delete, purge_protection, ..Protection::default() }
 }

@@ -4,7 +4,7 @@
 use std::cmp::Ordering;
 
 use bulla_envelope::crypto::RsaPublicKey;
-use bulla_kek::{DenyReason, KeyId, KeyKind, Protection};
+use bulla_kek::{DenyReason, Exposure, KeyId, KeyKind, Protection};
 use cryptoki::mechanism::MechanismType;
 use cryptoki::object::{Attribute, AttributeType, KeyType, ObjectClass, ObjectHandle};
 
@@ -28,6 +28,7 @@ pub(crate) struct Key {
     wrap: bool,
     unwrap: bool,
     destroyable: bool,
+    exposure: Exposure,
     always_authenticate: bool,
     /// `CKA_ALLOWED_MECHANISMS`; empty: all.
     allowed: Vec<MechanismType>,
@@ -102,6 +103,10 @@ impl Key {
                     | Attribute::Wrap(is)
                     | Attribute::Unwrap(is)
                     | Attribute::Destroyable(is)
+                    | Attribute::Sensitive(is)
+                    | Attribute::AlwaysSensitive(is)
+                    | Attribute::Extractable(is)
+                    | Attribute::NeverExtractable(is)
                     | Attribute::AlwaysAuthenticate(is),
                 ) => Some(is),
                 _ => None,
@@ -126,6 +131,18 @@ impl Key {
             unwrap: flag(AttributeType::Unwrap)?.unwrap_or(false),
             // Tokens older than PKCS#11 2.40 don't know the attribute, and destroy everything.
             destroyable: flag(AttributeType::Destroyable)?.unwrap_or(true),
+            exposure: {
+                // What a token does not tell is taken for the worse.
+                let told = |attribute| Ok::<_, Fault>(flag(attribute)? == Some(true));
+                let hidden =
+                    told(AttributeType::Sensitive)? && flag(AttributeType::Extractable)? == Some(false);
+                let ever = told(AttributeType::AlwaysSensitive)? && told(AttributeType::NeverExtractable)?;
+                match (hidden, ever) {
+                    (true, true) => Exposure::Never,
+                    (true, false) => Exposure::Before,
+                    (false, _) => Exposure::Now,
+                }
+            },
             always_authenticate: flag(AttributeType::AlwaysAuthenticate)?.unwrap_or(false),
             allowed: match at.session.get_attributes(handle, &[AttributeType::AllowedMechanisms]) {
                 Ok(read) => match read.into_iter().next() {
@@ -160,7 +177,8 @@ impl Key {
 
     /// A token has no soft delete; an object that can't be destroyed needs none.
     pub(crate) fn protection(&self) -> Protection {
-        Protection { soft_delete: !self.destroyable, purge_protection: !self.destroyable }
+        let kept = !self.destroyable;
+        Protection { soft_delete: kept, purge_protection: kept, exposure: self.exposure }
     }
 
     /// The public half of an RSA key as an object, for wrapping by the token: the one with this very modulus, because ids

@@ -2,7 +2,8 @@
 
 use bulla_envelope::secret::Secret;
 use bulla_kek::{
-    DenyReason, Identity, KekErrorKind, KekProvider, KeyKind, SystemRandom, WrapAlgorithm, WrappedKey,
+    DenyReason, Exposure, Identity, KekErrorKind, KekProvider, KeyKind, SystemRandom, WrapAlgorithm,
+    WrappedKey,
 };
 use cryptoki::context::Pkcs11;
 use cryptoki::object::Attribute;
@@ -265,6 +266,39 @@ fn softhsm_a_key_that_can_not_be_destroyed_is_protected() {
 #[test]
 fn kryoptic_a_key_that_can_not_be_destroyed_is_protected() {
     protection("mechanisms::kryoptic_a_key_that_can_not_be_destroyed_is_protected", Kind::Kryoptic);
+}
+
+fn exposure(test: &str, kind: Kind) {
+    on_token(test, kind, async |token| {
+        token.manage("aes kept 01");
+        token.manage("rsa pair 01");
+        token.manage("aes open 01 extractable");
+        token.manage("aes plain 01 plain");
+        token.manage("aes late 01 extractable");
+        token.manage("set late 01 confine");
+        let mut options = options(&token);
+        options.allow_oaep_sha1 = true;
+        let provider = provider(options);
+        for (label, exposure) in [
+            ("kept", Exposure::Never),
+            ("pair", Exposure::Never),
+            ("open", Exposure::Now),
+            ("plain", Exposure::Now),
+            ("late", Exposure::Before),
+        ] {
+            assert_eq!(describe(&provider, label).await.unwrap().protection.exposure, exposure, "{label}");
+        }
+    });
+}
+
+#[test]
+fn softhsm_a_key_that_can_leave_its_token_is_told_apart() {
+    exposure("mechanisms::softhsm_a_key_that_can_leave_its_token_is_told_apart", Kind::SoftHsm);
+}
+
+#[test]
+fn kryoptic_a_key_that_can_leave_its_token_is_told_apart() {
+    exposure("mechanisms::kryoptic_a_key_that_can_leave_its_token_is_told_apart", Kind::Kryoptic);
 }
 
 #[test]

@@ -203,8 +203,8 @@ fn manager() {
 /// login                             logs in once
 /// lock                              logs in with a wrong PIN until the token is locked
 ///
-/// WORD of a new key: no-encrypt no-decrypt no-wrap no-unwrap public keep always only-gcm bits=N
-/// WORD of any key: start=YYYYMMDD end=YYYYMMDD may-decrypt may-unwrap stop-decrypt stop-unwrap
+/// WORD of a new key: no-encrypt no-decrypt no-wrap no-unwrap public keep always only-gcm bits=N extractable plain
+/// WORD of any key: start=YYYYMMDD end=YYYYMMDD confine may-decrypt may-unwrap stop-decrypt stop-unwrap
 /// ```
 fn obey(module: &Path, words: &str) {
     let pkcs11 = Pkcs11::new(module).unwrap();
@@ -278,8 +278,8 @@ fn make(session: &Session, what: &str, label: &str, id: &str, words: &[&str]) {
     key.extend([
         Attribute::Token(true),
         Attribute::Private(!words.contains(&"public")),
-        Attribute::Sensitive(true),
-        Attribute::Extractable(false),
+        Attribute::Sensitive(!words.contains(&"plain")),
+        Attribute::Extractable(words.contains(&"extractable")),
         Attribute::Decrypt(may("decrypt")),
         Attribute::Unwrap(may("unwrap")),
     ]);
@@ -309,6 +309,7 @@ fn attributes(words: &[&str]) -> Vec<Attribute> {
         Some(("start", day)) => Some(Attribute::StartDate(date(day))),
         Some(("end", day)) => Some(Attribute::EndDate(date(day))),
         _ => match *word {
+            "confine" => Some(Attribute::Extractable(false)),
             "keep" => Some(Attribute::Destroyable(false)),
             "always" => Some(Attribute::AlwaysAuthenticate(true)),
             "only-gcm" => Some(Attribute::AllowedMechanisms(vec![MechanismType::AES_GCM])),

@@ -38,7 +38,7 @@ pub use self::key_id::{InvalidKeyId, KeyId, Scheme};
 pub use self::key_uri::KeyUri;
 pub use self::lease::{Lease, LeaseEnd, LeaseOptions, LeaseState, Next, Probe};
 pub use self::provider::{
-    KekProvider, KeyDescription, KeyKind, Protection, UnknownAlgorithm, WrapAlgorithm, WrappedKey,
+    Exposure, KekProvider, KeyDescription, KeyKind, Protection, UnknownAlgorithm, WrapAlgorithm, WrappedKey,
 };
 pub use self::providers::Providers;
 pub use self::runtime::{BoxFuture, Now, Runtime, compute};

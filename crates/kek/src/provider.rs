@@ -146,6 +146,21 @@ pub struct Protection {
     pub soft_delete: bool,
     /// A deleted key can't be purged before its time.
     pub purge_protection: bool,
+    /// Whether the key itself can be taken out of its holder.
+    pub exposure: Exposure,
+}
+
+/// Whether a key itself, not what it wrapped, can get out of the hands of who holds it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[allow(clippy::exhaustive_enums, reason = "now, before, or never")]
+pub enum Exposure {
+    /// Not now and not before, as far as the holder tells.
+    #[default]
+    Never,
+    /// Not now; but it was made elsewhere, or could be taken out before.
+    Before,
+    /// It can be taken out: revoking it at this holder stops nobody who did.
+    Now,
 }
 
 /// A secret, encrypted for a key.

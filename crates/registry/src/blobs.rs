@@ -141,6 +141,19 @@ impl Repository {
         Ok(self.store().create_session(SessionOptions { algorithm, owner }).await?)
     }
 
+    /// As [`start_upload`](Self::start_upload), under a name that was handed out before; or the upload of that name, if it
+    /// has begun. `None` where it ended, or is another repository's.
+    ///
+    /// # Errors
+    /// As [`start_upload`](Self::start_upload).
+    ///
+    /// # Cancel safety
+    /// As [`start_upload`](Self::start_upload).
+    pub async fn begin_upload(&self, id: &SessionId, algorithm: Algorithm) -> Result<Option<Session>> {
+        let owner = self.name().as_str().as_bytes().to_vec();
+        self.own(self.store().begin_session(id, SessionOptions { algorithm, owner }).await)
+    }
+
     /// An upload that was begun, here or on another node; `None` where it ended, expired, or is another repository's.
     ///
     /// # Errors
@@ -149,7 +162,11 @@ impl Repository {
     /// # Cancel safety
     /// Cancel safe.
     pub async fn upload(&self, id: &SessionId) -> Result<Option<Session>> {
-        match self.store().resume_session(id).await {
+        self.own(self.store().resume_session(id).await)
+    }
+
+    fn own(&self, session: bulla::Result<Session>) -> Result<Option<Session>> {
+        match session {
             Ok(session) => Ok((session.owner() == self.name().as_str().as_bytes()).then_some(session)),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error.into()),

@@ -19,6 +19,7 @@ mod catalog;
 mod clock;
 mod error;
 pub mod facts;
+pub mod http;
 mod links;
 pub mod manifest;
 mod manifests;
@@ -26,6 +27,7 @@ mod name;
 mod pins;
 mod referrers;
 mod registry;
+pub mod server;
 mod tags;
 
 pub use self::blobs::BlobStat;

@@ -91,10 +91,7 @@ impl Parsed {
         let document: Document = serde_json::from_slice(bytes)
             .map_err(|error| invalid(format!("the manifest is not the JSON of one: {error}")))?;
         if document.schema_version == Some(1) {
-            return Err(RegistryError::new(
-                ErrorCode::Unsupported,
-                "Docker's schema 1 is not supported; push schema 2 or OCI",
-            ));
+            return Err(invalid("Docker's schema 1 is not supported; push schema 2 or OCI"));
         }
         let media_type = document.media_type(content_type)?;
         document.check(&media_type)?;

@@ -183,29 +183,38 @@ impl Repository {
     }
 
     async fn rely_on_all(&self, needs: &[Need]) -> Result<()> {
-        let missing: Vec<&Digest> = stream::iter(needs)
-            .map(|need| async move {
-                let (digest, there) = match need {
-                    Need::Blob(digest) => (digest, self.rely_on_link(digest).await?.is_some()),
-                    Need::Manifest(digest) => {
-                        let there = self.rely_on_manifest(digest).await?
-                            || self.rely_on_link(digest).await?.is_some();
-                        (digest, there)
-                    }
-                };
-                Ok::<_, RegistryError>((!there).then_some(digest))
+        let looked: Vec<(Digest, bool)> = stream::iter(needs.to_vec())
+            .map(|need| {
+                let repository = self.clone();
+                async move { repository.rely_on(need).await }
             })
             .buffered(READS)
-            .try_filter_map(|missing| std::future::ready(Ok(missing)))
             .try_collect()
             .await?;
+        let missing: Vec<String> =
+            looked.iter().filter(|(_, there)| !there).map(|(digest, _)| digest.to_string()).collect();
         let Some(first) = missing.first() else { return Ok(()) };
-        let all: Vec<String> = missing.iter().map(ToString::to_string).collect();
         Err(RegistryError::new(
             ErrorCode::ManifestBlobUnknown,
             format!("{first} is not in this repository; push it first"),
         )
-        .with_detail(json!(all)))
+        .with_detail(json!(missing)))
+    }
+
+    /// Whether what a manifest needs is there.
+    async fn rely_on(&self, need: Need) -> Result<(Digest, bool)> {
+        let (digest, there) = match need {
+            Need::Blob(digest) => {
+                let there = self.rely_on_link(&digest).await?.is_some();
+                (digest, there)
+            }
+            Need::Manifest(digest) => {
+                let there =
+                    self.rely_on_manifest(&digest).await? || self.rely_on_link(&digest).await?.is_some();
+                (digest, there)
+            }
+        };
+        Ok((digest, there))
     }
 
     async fn write_manifest(&self, digest: &Digest, parsed: &Parsed, bytes: &Bytes) -> Result<()> {

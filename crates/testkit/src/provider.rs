@@ -445,7 +445,7 @@ impl KekProvider for SimProvider {
                 not_before: None,
                 expires: version.expires,
                 operations: vec!["wrapKey".into(), "unwrapKey".into()],
-                protection: Protection { soft_delete: true, purge_protection: true },
+                protection: Protection { soft_delete: true, purge_protection: true, ..Protection::default() },
                 created: Some(version.created),
             })
         })

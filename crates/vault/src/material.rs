@@ -34,7 +34,8 @@ const VAULT_KEY: [u8; 32] = label("bulla/v1/vault-key");
 const PRIVATE: [u8; 32] = label("bulla/v1/vault-private");
 const TOKEN: [u8; 32] = label("bulla/v1/vault-token");
 
-/// What the passphrase opened: nothing yet, or the vault key and the private keys used so far.
+/// What the passphrase opened: nothing yet, or the vault key and the private keys used so far. The vault key and AES keys are
+/// kept as a store's secrets are, out of swap where the system allows; RSA keys are where the back end has them.
 #[derive(Default)]
 pub(crate) struct Material {
     vault_key: Option<Secret<32>>,
@@ -63,7 +64,7 @@ impl Material {
         crypto: &'static CryptoProvider,
         random: &dyn RandomSource,
     ) -> (Self, String) {
-        let key = Secret::<32>::random(random);
+        let key = Secret::<32>::random(random).kept();
         let sealed =
             cobblestone::seal(crypto, stretched.expose(), &vault_context(vault), salt(random), key.expose());
         (Self { vault_key: Some(key), opened: BTreeMap::new() }, BASE64URL_NOPAD.encode(&sealed))
@@ -93,7 +94,7 @@ impl Material {
             ),
             _ => damaged(),
         })?;
-        self.vault_key = Some(Secret::from_slice(&key).ok_or_else(damaged)?);
+        self.vault_key = Some(Secret::from_slice(&key).ok_or_else(damaged)?.kept());
         Ok(())
     }
 
@@ -124,7 +125,7 @@ impl Material {
             .map_err(|error| VaultError::damaged(path, "it does not open").with_source(error))?;
         let opened = match place.kty {
             RSA => crypto.rsa.private_key(&private).ok().map(Opened::Rsa),
-            OCT => Secret::from_slice(&private).map(Opened::Aes),
+            OCT => Secret::from_slice(&private).map(Secret::kept).map(Opened::Aes),
             _ => None,
         };
         let opened =

@@ -119,7 +119,11 @@ fn describe(vault: &Vault, found: &Found) -> Result<KeyDescription, KekError> {
         not_before: attributes.nbf.and_then(stored::time),
         expires: attributes.exp.and_then(stored::time),
         operations: key.key_ops.clone(),
-        protection: Protection { soft_delete: true, purge_protection: found.vault_file.purge_protection },
+        protection: Protection {
+            soft_delete: true,
+            purge_protection: found.vault_file.purge_protection,
+            ..Protection::default()
+        },
         created: stored::time(attributes.created),
     })
 }

@@ -9,14 +9,14 @@ use crate::serve::Served;
 use crate::world::{IDENTITY, Ran, World, ran};
 
 /// A served vault with a key `k`, and a machine that may ask it.
-struct KeyVault {
-    world: World,
+pub(crate) struct KeyVault {
+    pub(crate) world: World,
     served: Served,
     environment: Vec<(&'static str, String)>,
 }
 
 impl KeyVault {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let world = World::new();
         world.ok(&["vault", "create", &world.path("vault")]);
         let keyvault = Self::serving(world, &["--identity", &format!("system,{IDENTITY},web-2")]);
@@ -43,11 +43,11 @@ impl KeyVault {
         key["key"]["kid"].as_str().unwrap().rsplit('/').next().unwrap().to_owned()
     }
 
-    fn kek(&self, name: &str) -> String {
+    pub(crate) fn kek(&self, name: &str) -> String {
         format!("{}/keys/{name}", self.served.text("url"))
     }
 
-    fn run_with(&self, arguments: &[&str], change: &[(&str, Option<&str>)]) -> Ran {
+    pub(crate) fn run_with(&self, arguments: &[&str], change: &[(&str, Option<&str>)]) -> Ran {
         let mut command = self.world.command(arguments);
         for name in
             ["AZURE_CLIENT_ID", "AZURE_TENANT_ID", "AZURE_FEDERATED_TOKEN_FILE", "BULLA_AZURE_CREDENTIAL"]
@@ -81,7 +81,7 @@ impl KeyVault {
         ran.stderr
     }
 
-    fn init(&self) -> Value {
+    pub(crate) fn init(&self) -> Value {
         let kek = self.kek("k");
         self.json(&["init", &self.world.store(), "--kek", &kek, "--identity", IDENTITY])
     }

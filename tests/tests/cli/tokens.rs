@@ -4,16 +4,16 @@ use crate::serve::Served;
 use crate::token::{Kind, PIN, Token};
 use crate::world::World;
 
-const KEK: &str = "pkcs11:token=Bulla%20Test;object=registry";
+pub(crate) const KEK: &str = "pkcs11:token=Bulla%20Test;object=registry";
 
 /// A machine with a token in it, and the token's PIN in a file.
-struct Machine {
-    world: World,
-    token: Token,
+pub(crate) struct Machine {
+    pub(crate) world: World,
+    pub(crate) token: Token,
 }
 
 impl Machine {
-    fn new(kind: Kind) -> Option<Self> {
+    pub(crate) fn new(kind: Kind) -> Option<Self> {
         let mut world = World::with_vault();
         std::fs::create_dir(world.dir.path().join("token")).unwrap();
         let token = Token::fresh(kind, &world.dir.path().join("token"))?;

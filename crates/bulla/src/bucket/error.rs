@@ -74,9 +74,14 @@ fn classify(error: &object_store::Error) -> BucketErrorKind {
             Some(_) => BucketErrorKind::Unavailable,
             None => {
                 let text = source.to_string();
-                let throttled = ["status code: 429", "SlowDown", "ServerBusy", "TooManyRequests"];
-                if throttled.iter().any(|mark| text.contains(mark)) {
+                let says = |marks: &[&str]| marks.iter().any(|mark| text.contains(mark));
+                if says(&["status code: 429", "SlowDown", "ServerBusy", "TooManyRequests"]) {
                     BucketErrorKind::Throttled
+                } else if says(&["NoSuchBucket", "ContainerNotFound"]) {
+                    BucketErrorKind::NotFound
+                } else if says(&["AccessDenied"]) {
+                    // Of one object in a batch of deletions, whose answer as a whole is 200.
+                    BucketErrorKind::PermissionDenied
                 } else {
                     BucketErrorKind::Unavailable
                 }
