@@ -178,8 +178,7 @@ impl Repository {
     async fn rely_on_manifest(&self, digest: &Digest) -> Result<bool> {
         let name = digest.to_string();
         let path = [self.name().as_str(), &name];
-        let Some(entry) = self.store().meta().get(MANIFEST, &path).await? else { return Ok(false) };
-        Ok(self.registry().touch(MANIFEST, &path, entry).await?.is_some())
+        Ok(self.registry().rely_on(MANIFEST, &path).await?.is_some())
     }
 
     async fn rely_on_all(&self, needs: &[Need]) -> Result<()> {
