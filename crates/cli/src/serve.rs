@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use axum::Router;
 use bulla::{ErrorKind, Store};
+use bulla_registry::RegistryOptions;
 use bulla_registry::access::Access;
 use bulla_registry::server::{Server, ServerError, ServerOptions, Service, TlsFiles};
 use serde_json::json;
@@ -31,7 +32,7 @@ const AGAIN: Duration = Duration::from_secs(15);
 #[command(after_help = "\
 Examples:
   bulla serve ./store
-  skopeo copy --dest-tls-verify=false docker://docker.io/library/alpine docker://127.0.0.1:5000/alpine
+  skopeo copy --dest-tls-verify=false oci:./image docker://127.0.0.1:5000/library/app
 
   htpasswd -Bbn alice 'her password' >> users
   bulla serve s3://bucket/prefix --listen 0.0.0.0:443 --tls-cert chain.pem --tls-key key.pem --htpasswd users
@@ -199,13 +200,6 @@ fn failure(error: ServerError) -> Failure {
 }
 
 /// The registry over an open store.
-fn router(_store: Store, access: Arc<dyn Access>) -> Router {
-    use axum::http::{HeaderMap, StatusCode};
-    use bulla_registry::access::{Needs, Refused};
-    let base = async move |headers: HeaderMap| match access.check(&headers, Needs::Login).await {
-        Ok(()) => StatusCode::OK,
-        Err(Refused::Unauthorized { .. }) => StatusCode::UNAUTHORIZED,
-        Err(_) => StatusCode::FORBIDDEN,
-    };
-    Router::new().route("/v2/", axum::routing::get(base))
+fn router(store: Store, access: Arc<dyn Access>) -> Router {
+    bulla_registry::http::router(bulla_registry::Registry::new(store, RegistryOptions::default()), access)
 }
