@@ -174,3 +174,76 @@ impl Part {
 fn invalid(message: impl Into<String>) -> RegistryError {
     RegistryError::new(ErrorCode::ManifestInvalid, message)
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn parse(value: &Value) -> Result<Parsed> {
+        Parsed::new(None, value.to_string().as_bytes())
+    }
+
+    fn digest(of: &str) -> String {
+        Digest::of(bulla::Algorithm::Sha256, of.as_bytes()).to_string()
+    }
+
+    #[test]
+    fn what_an_image_needs() {
+        let part = |kind: &str, of: &str| json!({"mediaType": kind, "digest": digest(of), "size": 1});
+        let image = json!({
+            "schemaVersion": 2,
+            "config": part("a/config", "c"),
+            "layers": [
+                part("a/layer", "l"),
+                part("application/vnd.oci.image.layer.nondistributable.v1.tar", "elsewhere"),
+            ],
+            "subject": part("a/subject", "s"),
+            "annotations": {"k": "v"},
+        });
+        let parsed = parse(&image).unwrap();
+        let blob = |of: &str| Need::Blob(digest(of).parse().unwrap());
+        assert_eq!(parsed.needs, [blob("c"), blob("l")]);
+        assert_eq!(parsed.media_type, OCI_MANIFEST, "by its shape");
+        assert_eq!(parsed.subject, Some(digest("s").parse().unwrap()));
+        assert_eq!(parsed.artifact_type.as_deref(), Some("a/config"));
+        assert_eq!(parsed.annotations["k"], "v");
+        let mut typed = image;
+        typed["artifactType"] = json!("x/y");
+        assert_eq!(parse(&typed).unwrap().artifact_type.as_deref(), Some("x/y"));
+    }
+
+    #[test]
+    fn what_an_index_needs() {
+        let index = json!({"schemaVersion": 2, "manifests": [{"mediaType": "a/b", "digest": digest("m"), "size": 1}]});
+        let parsed = parse(&index).unwrap();
+        assert_eq!(parsed.needs, [Need::Manifest(digest("m").parse().unwrap())]);
+        assert_eq!((parsed.media_type.as_str(), parsed.artifact_type), (OCI_INDEX, None));
+    }
+
+    #[test]
+    fn a_parameter_of_the_content_type_is_not_looked_at() {
+        let index = br#"{"schemaVersion":2,"manifests":[]}"#;
+        let parsed =
+            Parsed::new(Some("application/vnd.oci.image.index.v1+json; charset=utf-8"), index).unwrap();
+        assert_eq!(parsed.media_type, OCI_INDEX);
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_give_an_answer(bytes: Vec<u8>, kind in proptest::option::of(".{0,300}")) {
+            let _ = Parsed::new(kind.as_deref(), &bytes);
+        }
+
+        /// What is served as a media type can be a header's value.
+        #[test]
+        fn a_media_type_is_one(kind in ".{0,40}") {
+            let body = json!({"mediaType": kind}).to_string();
+            if let Ok(parsed) = Parsed::new(None, body.as_bytes()) {
+                prop_assert!(axum::http::HeaderValue::from_str(&parsed.media_type).is_ok());
+            }
+        }
+    }
+}
