@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use bulla::Digest;
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 
 use crate::error::{ErrorCode, RegistryError, Result};
 use crate::name::parse_digest;
@@ -60,12 +60,12 @@ struct Document {
     artifact_type: Option<String>,
     #[serde(default)]
     config: Option<Part>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "list")]
     layers: Option<Vec<Part>>,
     /// Of the artifact manifest that never made it into a release of the specification.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "list")]
     blobs: Option<Vec<Part>>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "list")]
     manifests: Option<Vec<Part>>,
     #[serde(default)]
     subject: Option<Part>,
@@ -79,6 +79,11 @@ struct Part {
     #[serde(default)]
     media_type: String,
     digest: String,
+}
+
+/// Go's empty list may be `null`, which is there all the same.
+fn list<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<Part>>, D::Error> {
+    Option::deserialize(deserializer).map(|list| Some(list.unwrap_or_default()))
 }
 
 impl Parsed {
@@ -133,7 +138,8 @@ impl Document {
 
     fn check(&self, media_type: &str) -> Result<()> {
         // CVE-2021-41190: who reads it as the one sees other content than who reads it as the other.
-        if self.manifests.is_some() && (self.layers.is_some() || self.config.is_some()) {
+        let is_image = self.config.is_some() || self.layers.as_ref().is_some_and(|list| !list.is_empty());
+        if is_image && self.manifests.is_some() {
             return Err(invalid("a manifest has either `manifests` or `config` and `layers`"));
         }
         match media_type {
@@ -221,6 +227,16 @@ mod tests {
         let parsed = parse(&index).unwrap();
         assert_eq!(parsed.needs, [Need::Manifest(digest("m").parse().unwrap())]);
         assert_eq!((parsed.media_type.as_str(), parsed.artifact_type), (OCI_INDEX, None));
+    }
+
+    #[test]
+    fn an_empty_list_may_be_null() {
+        let config = json!({"mediaType": "a/b", "digest": digest("c"), "size": 1});
+        let image = parse(&json!({"schemaVersion": 2, "config": config, "layers": null})).unwrap();
+        assert_eq!((image.media_type.as_str(), image.needs.len()), (OCI_MANIFEST, 1));
+        let index = parse(&json!({"schemaVersion": 2, "manifests": null})).unwrap();
+        assert_eq!((index.media_type.as_str(), index.needs.len()), (OCI_INDEX, 0));
+        assert!(parse(&json!({"schemaVersion": 2, "config": config})).is_err(), "no list at all");
     }
 
     #[test]
