@@ -3,7 +3,7 @@
 //! Manifests are hostile input. Any JSON object is taken under any media type, and looked at by its shape; what is of a known
 //! type must have that type's shape.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use bulla::Digest;
 use serde::{Deserialize, Deserializer};
@@ -29,7 +29,7 @@ const MAX_TYPE_LEN: usize = 255;
 pub struct Parsed {
     /// What it is served as.
     pub media_type: String,
-    /// What it needs.
+    /// What it needs, each once.
     pub needs: Vec<Need>,
     /// The manifest that it is about.
     pub subject: Option<Digest>,
@@ -160,7 +160,10 @@ impl Document {
         let blobs = self.config.iter().chain(self.layers.iter().flatten()).chain(self.blobs.iter().flatten());
         let blobs = blobs.filter(|part| !part.is_elsewhere()).map(|part| part.digest().map(Need::Blob));
         let manifests = self.manifests.iter().flatten().map(|part| part.digest().map(Need::Manifest));
-        blobs.chain(manifests).collect()
+        let mut seen = HashSet::new();
+        let mut needs: Vec<Need> = blobs.chain(manifests).collect::<Result<_>>()?;
+        needs.retain(|need| seen.insert(need.clone()));
+        Ok(needs)
     }
 }
 
