@@ -5,7 +5,6 @@ use std::thread;
 
 use bulla_tests::part;
 use bulla_tests::servers::Server;
-use serde_json::Value;
 
 use crate::images::Tools;
 use crate::node::Node;
@@ -41,7 +40,7 @@ fn pushes_survive(world: &World, store: &str, tools: &Tools) {
     }
     let (mut doomed, other) = (Node::of(world, store, &[]), Node::of(world, store, &[]));
     let name = |image: usize| format!("very-private/app{}:conspicuous{image}", image % 3);
-    let (doomed_address, begun, killed) = (doomed.image(""), AtomicBool::new(false), AtomicBool::new(false));
+    let (doomed_address, begun) = (doomed.image(""), AtomicBool::new(false));
     let push = |image: usize, to: &str| {
         let from = format!("oci:made:conspicuous{image}");
         let arguments = ["copy", "--dest-tls-verify=false", &from, &format!("{to}{}", name(image))];
@@ -68,10 +67,8 @@ fn pushes_survive(world: &World, store: &str, tools: &Tools) {
             thread::yield_now();
         }
         doomed.kill();
-        killed.store(true, Ordering::SeqCst);
         clients.into_iter().flat_map(|client| client.join().unwrap()).collect()
     });
-    assert!(killed.load(Ordering::SeqCst));
     let retries = retried.iter().filter(|retried| **retried).count();
     assert!(
         (1..IMAGES).contains(&retries),
@@ -86,10 +83,7 @@ fn pushes_survive(world: &World, store: &str, tools: &Tools) {
             tools.copy(&[], &node.image(&name(image)), &format!("oci:{at}:{tag}"));
             assert_eq!(tools.digest(at, &tag), tools.digest("made", &tag));
         }
-        assert_eq!(
-            tools.blobs(at),
-            tools.blobs("made").into_iter().filter(|blob| tools.blobs(at).contains(blob)).collect::<Vec<_>>()
-        );
+        assert!(tools.blobs(at).len() > 2 * IMAGES, "each of which is what its name says");
     }
     // And all that is stored is sound.
     let verified = world.json(&["verify", store]);
@@ -128,5 +122,31 @@ fn a_killed_server_loses_nothing_of_s3() {
     let store = "s3://bucket/prefix";
     world.ok(&["init", store, "--kek", &world.kek(), "--identity", IDENTITY]);
     pushes_survive(&world, store, &tools);
-    let _: Value = world.json(&["status", store]);
+    let needles = needles(&tools);
+    let all = objects(&server.url());
+    assert!(all.len() > IMAGES * 3);
+    for (name, content) in all {
+        search(name.as_bytes(), "a name", &needles);
+        search(&content, &name, &needles);
+    }
+}
+
+/// All that is in the bucket.
+fn objects(url: &str) -> Vec<(String, Vec<u8>)> {
+    crate::oci_client::tls();
+    let get = async |path: &str| {
+        let client = reqwest::Client::builder().no_proxy().build().unwrap();
+        client.get(format!("{url}/bucket{path}")).send().await.unwrap().bytes().await.unwrap().to_vec()
+    };
+    let all = async {
+        let list = String::from_utf8(get("?list-type=2").await).unwrap();
+        assert!(list.contains("<IsTruncated>false"), "there is another page");
+        let mut all = Vec::new();
+        for part in list.split("<Key>").skip(1) {
+            let name = part.split("</Key>").next().unwrap();
+            all.push((name.to_owned(), get(&format!("/{name}")).await));
+        }
+        all
+    };
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(all)
 }
