@@ -146,11 +146,13 @@ impl TokenServer {
                     .map_while(Result::ok)
                     .take_while(|line| !line.is_empty())
                     .collect();
+                // A connection that a client opened and did not need.
+                let Some(request) = lines.first() else { continue };
                 let alice =
                     format!("basic {}", data_encoding::BASE64.encode(b"alice:wonderland")).to_lowercase();
                 let is_alice = lines.iter().any(|line| line.to_lowercase().ends_with(&alice));
                 let url =
-                    reqwest::Url::parse(&format!("http://x{}", lines[0].split(' ').nth(1).unwrap())).unwrap();
+                    reqwest::Url::parse(&format!("http://x{}", request.split(' ').nth(1).unwrap())).unwrap();
                 let query =
                     |name: &str| url.query_pairs().find(|(key, _)| key == name).unwrap().1.into_owned();
                 let scope = query("scope");
