@@ -114,6 +114,11 @@ impl Export {
         Ok((Self { leaves, note }, checkpoint))
     }
 
+    /// Its entries' bytes.
+    pub(super) fn leaves(&self) -> &[Vec<u8>] {
+        &self.leaves
+    }
+
     /// The export's checkpoint, a signed note.
     #[must_use]
     pub fn note(&self) -> &str {
