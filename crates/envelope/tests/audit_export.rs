@@ -18,7 +18,7 @@ fn origin() -> String {
     Checkpoint::origin_of(&samples::store_id())
 }
 
-fn key(seed: u64) -> SigningKey {
+pub(crate) fn key(seed: u64) -> SigningKey {
     SigningKey::generate(&origin(), &Seeded::new(seed)).unwrap()
 }
 
@@ -26,7 +26,7 @@ fn leaves(count: u64) -> Vec<Vec<u8>> {
     (1..=count).map(|count| entry(count).encode().unwrap()).collect()
 }
 
-fn export(count: u64) -> (Export, Checkpoint) {
+pub(crate) fn export(count: u64) -> (Export, Checkpoint) {
     Export::new(leaves(count), LOG, &key(1)).unwrap()
 }
 
