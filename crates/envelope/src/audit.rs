@@ -13,6 +13,7 @@
 //! The batches' chain shows whoever has the store's root that the log is whole; a checkpoint shows it to everybody else,
 //! who needs the entries, the checkpoint and the operator's public key.
 
+mod base64;
 mod batch;
 mod checkpoint;
 mod entry;

@@ -222,6 +222,9 @@ fn what_is_no_export_is_refused_by_line() {
     let broken = text.replacen("\njg", "\n!g", 1);
     assert_ne!(broken, text);
     assert!(matches!(Export::decode(&broken), Err(VerifyError::Malformed { line: 2 })));
+    // Two encodings, one after the other.
+    let joined = text.replacen("\njg", "\njg==jg", 1);
+    assert_eq!(Export::decode(&joined), Err(VerifyError::Malformed { line: 2 }));
 }
 
 // FORMAT-T7

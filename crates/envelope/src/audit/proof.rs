@@ -10,8 +10,7 @@
 //! the checkpoint, a signed note
 //! ```
 
-use data_encoding::BASE64;
-
+use super::base64::{self, BASE64};
 use super::checkpoint::{Checkpoint, CheckpointError};
 use super::entry::Entry;
 use super::export::Export;
@@ -111,13 +110,13 @@ impl Proof {
         if !next(1, TITLE)?.is_empty() {
             return Err(malformed(1));
         }
-        let leaf = BASE64.decode(next(2, EXTRA)?.as_bytes()).map_err(|_| malformed(2))?;
+        let leaf = base64::decode(next(2, EXTRA)?).ok_or(malformed(2))?;
         let digits = next(3, INDEX)?;
         // One spelling: no sign, no leading zeros.
         let index =
             digits.parse::<u64>().ok().filter(|index| index.to_string() == digits).ok_or(malformed(3))?;
         let hash = |(text, line): (&str, usize)| {
-            let bytes = BASE64.decode(text.as_bytes()).map_err(|_| malformed(line))?;
+            let bytes = base64::decode(text).ok_or(malformed(line))?;
             <[u8; 32]>::try_from(bytes).map_err(|_| malformed(line))
         };
         let path = lines.zip(4..).map(hash).collect::<Result<_, _>>()?;
