@@ -68,10 +68,17 @@ const LAYERS: &[Layer] = &[
         never_in_tree: &["object_store"],
         never_in_source: &["object_store", "std::fs", "getrandom", "tokio"],
     },
+    // Connections and certificates; knows neither keys nor stores.
+    Layer {
+        package: "bulla-listener",
+        below: &[],
+        never_in_tree: &["object_store", "reqwest"],
+        never_in_source: &["object_store"],
+    },
     // The vault on a network; knows nothing of stores.
     Layer {
         package: "bulla-vault-server",
-        below: &["bulla-envelope", "bulla-kek", "bulla-vault"],
+        below: &["bulla-envelope", "bulla-kek", "bulla-listener", "bulla-vault"],
         never_in_tree: &["object_store", "reqwest"],
         never_in_source: &["object_store"],
     },
@@ -100,7 +107,7 @@ const LAYERS: &[Layer] = &[
     // HTTP over a store; knows no key, no provider and no bucket.
     Layer {
         package: "bulla-registry",
-        below: &["bulla"],
+        below: &["bulla", "bulla-listener"],
         never_in_tree: &[],
         never_in_source: &["object_store", "bulla_vault", "bulla_kek", "bulla_envelope"],
     },

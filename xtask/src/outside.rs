@@ -1,9 +1,11 @@
 //! The outside parts that tests talk to: other implementations of the data format, S3 and Azure Blob servers, PKCS#11
-//! modules.
+//! modules, clients of registries and another registry.
 //!
-//! All of them but what only a distribution has (`tokens`) live under `target/`, so that nothing on the machine changes. Each
+//! All of them but what only a distribution has (`tokens`, `registries`) live under `target/`, so that nothing on the machine changes. Each
 //! is installed once and again when its list of requirements changes.
 
+mod packages;
+mod registries;
 mod tokens;
 
 use std::path::{Path, PathBuf};
@@ -29,17 +31,23 @@ pub(crate) struct Parts {
     pub(crate) azurite_blob: PathBuf,
     pub(crate) softhsm2: PathBuf,
     pub(crate) kryoptic: PathBuf,
+    pub(crate) skopeo: PathBuf,
+    pub(crate) umoci: PathBuf,
+    pub(crate) docker_registry: PathBuf,
 }
 
 impl Parts {
     /// The names under which tests look for them; without a name set, a test looks on PATH or prints SKIPPED.
-    pub(crate) fn environment(&self) -> [(&'static str, &Path); 5] {
+    pub(crate) fn environment(&self) -> [(&'static str, &Path); 8] {
         [
             ("BULLA_PYTHON", &self.python),
             ("BULLA_MOTO_SERVER", &self.moto_server),
             ("BULLA_AZURITE_BLOB", &self.azurite_blob),
             ("BULLA_SOFTHSM2_MODULE", &self.softhsm2),
             ("BULLA_KRYOPTIC_MODULE", &self.kryoptic),
+            ("BULLA_SKOPEO", &self.skopeo),
+            ("BULLA_UMOCI", &self.umoci),
+            ("BULLA_DOCKER_REGISTRY", &self.docker_registry),
         ]
     }
 }
@@ -64,6 +72,9 @@ pub(crate) fn setup() -> Outcome<Parts> {
         azurite_blob: npm.join("node_modules/.bin/azurite-blob"),
         softhsm2: tokens::softhsm2()?,
         kryoptic: tokens::kryoptic()?,
+        skopeo: registries::client("skopeo")?,
+        umoci: registries::client("umoci")?,
+        docker_registry: registries::docker_registry()?,
     };
     for (name, path) in parts.environment() {
         if !path.exists() {

@@ -10,9 +10,16 @@ pub(crate) const PURE_RUST: [&str; 5] =
 
 /// What is built without default features must have none of AWS-LC in its tree: the feature is the only way in.
 pub(crate) fn no_aws_lc_without_the_feature() -> Outcome {
-    for package in
-        ["bulla", "bulla-vault", "bulla-vault-server", "bulla-kek-azure", "bulla-kek-pkcs11", "bulla-cli"]
-    {
+    for package in [
+        "bulla",
+        "bulla-vault",
+        "bulla-listener",
+        "bulla-vault-server",
+        "bulla-kek-azure",
+        "bulla-kek-pkcs11",
+        "bulla-registry",
+        "bulla-cli",
+    ] {
         let line = format!("cargo tree --locked -p {package} -e normal,build --no-default-features");
         let names = names(&line)?;
         if let Some(found) = names.iter().find(|name| name.starts_with("aws-lc")) {

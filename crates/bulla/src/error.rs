@@ -57,6 +57,7 @@ struct Parts {
     kind: ErrorKind,
     message: String,
     denied: Option<DenyReason>,
+    mismatch: bool,
     retry_after: Option<Duration>,
     source: Option<Box<dyn StdError + Send + Sync>>,
 }
@@ -66,7 +67,8 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Error {
     pub(crate) fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        let parts = Parts { kind, message: message.into(), denied: None, retry_after: None, source: None };
+        let message = message.into();
+        let parts = Parts { kind, message, denied: None, mismatch: false, retry_after: None, source: None };
         Self { parts: Box::new(parts) }
     }
 
@@ -90,6 +92,13 @@ impl Error {
         Self::new(ErrorKind::Invalid, message)
     }
 
+    /// The bytes that came are not those that were claimed.
+    pub(crate) fn mismatch(message: impl Into<String>) -> Self {
+        let mut error = Self::invalid(message);
+        error.parts.mismatch = true;
+        error
+    }
+
     pub(crate) fn corrupt(message: impl Into<String>) -> Self {
         Self::new(ErrorKind::Corrupt, message)
     }
@@ -104,6 +113,12 @@ impl Error {
     #[must_use]
     pub fn denied(&self) -> Option<DenyReason> {
         self.parts.denied
+    }
+
+    /// Whether the bytes that came have another digest or length than was claimed; only with [`ErrorKind::Invalid`].
+    #[must_use]
+    pub fn is_mismatch(&self) -> bool {
+        self.parts.mismatch
     }
 
     /// How long to wait before the next attempt, where the other side said so.

@@ -180,7 +180,7 @@ impl StoreInner {
     }
 
     /// What the bucket's clock says: when an object that is written now was written.
-    async fn bucket_time(&self) -> Result<SystemTime> {
+    pub(crate) async fn bucket_time(&self) -> Result<SystemTime> {
         self.gate.secrets(self).await?;
         let key = format!("{CLOCK}{:032x}", u128::from_be_bytes(self.nonce()));
         self.bucket.put_new(&key, "now".into()).await?;

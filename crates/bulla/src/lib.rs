@@ -66,7 +66,7 @@ mod verify;
 
 pub use bulla_envelope::crypto::CryptoProvider;
 pub use bulla_envelope::derive::Anchor;
-pub use bulla_envelope::digest::{Algorithm, Digest};
+pub use bulla_envelope::digest::{Algorithm, Digest, ParseDigestError};
 pub use bulla_envelope::ids::{SessionId, StoreId, StoreKeyId};
 pub use bulla_envelope::meta::MetaKind;
 pub use bulla_envelope::record::{Managed, Mode, StoreKeyState};

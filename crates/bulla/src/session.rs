@@ -69,6 +69,20 @@ impl Store {
     /// # Cancel safety
     /// A dropped call may leave a session that nobody knows of; it expires.
     pub async fn create_session(&self, options: SessionOptions) -> Result<Session> {
+        let id = SessionId::random(self.inner().parts.runtime.random());
+        self.begin_session(&id, options).await
+    }
+
+    /// Begins the session `id`, or resumes it if it has begun: one request where it has not. So a caller may hand out names of
+    /// sessions that are in no bucket before something comes; such a name is [random](SessionId::random), and handed out once.
+    ///
+    /// # Errors
+    /// As [`create_session`](Self::create_session); `NotFound` where it has ended, as far as that is known: a folder does not
+    /// remember it.
+    ///
+    /// # Cancel safety
+    /// As [`create_session`](Self::create_session).
+    pub async fn begin_session(&self, id: &SessionId, options: SessionOptions) -> Result<Session> {
         let inner = self.inner();
         if options.owner.len() > MAX_OWNER_LEN {
             return Err(Error::invalid(format!("a session's owner has at most {MAX_OWNER_LEN} bytes")));
@@ -92,7 +106,7 @@ impl Store {
             horizon: 0,
             committing: None,
         };
-        let saved = inner.create_session(SessionId::random(random), record, &dek, &keys).await?;
+        let saved = inner.create_session(*id, record, &dek, &keys).await?;
         Ok(Session { store: self.clone(), saved })
     }
 

@@ -2,12 +2,13 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bulla_envelope::derive::Anchor;
 use bulla_envelope::digest::Digest;
 use bulla_envelope::ids::StoreId;
 use bulla_envelope::record::Mode;
+use bulla_kek::Runtime;
 use bytes::Bytes;
 use futures::stream::BoxStream;
 use futures::{Stream, StreamExt, TryStreamExt};
@@ -64,6 +65,23 @@ impl Store {
         self.inner.anchor
     }
 
+    /// The clock, tasks and randomness of the engine that opened it.
+    #[must_use]
+    pub fn runtime(&self) -> &Arc<dyn Runtime> {
+        &self.inner.parts.runtime
+    }
+
+    /// What the bucket's clock says now: the time of an object that is written for it and removed. Three requests.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Throttled` as everywhere; `Invalid` where the bucket refuses the writing.
+    ///
+    /// # Cancel safety
+    /// A dropped call may leave an object of a few bytes, which gc removes.
+    pub async fn bucket_time(&self) -> Result<SystemTime> {
+        self.inner.bucket_time().await
+    }
+
     /// The newest log record this process has seen; give it to the next open as its floor.
     #[must_use]
     pub fn mark(&self) -> RecordMark {
@@ -106,6 +124,18 @@ impl Store {
         let keys = self.inner.gate.secrets(&self.inner).await?;
         self.inner.refuse_expired_kek()?;
         Ok(Upload::new(self.clone(), &keys, options))
+    }
+
+    /// Whether something could be written now, as far as the key goes: no request while the lease is live.
+    ///
+    /// # Errors
+    /// As [`Store::upload`].
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn check_writable(&self) -> Result<()> {
+        self.inner.gate.secrets(&self.inner).await?;
+        self.inner.refuse_expired_kek()
     }
 
     /// Puts a blob from a stream. On any error nothing is visible, and what was uploaded is removed.

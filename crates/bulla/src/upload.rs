@@ -85,7 +85,7 @@ impl Upload {
         if let Some(size) = self.options.size
             && self.size > size
         {
-            return Err(Error::invalid(format!("more bytes than the {size} announced")));
+            return Err(Error::mismatch(format!("more bytes than the {size} announced")));
         }
         self.writer.write(bytes).await?;
         // No envelope names the objects that were copied, so nobody can miss them.
@@ -140,11 +140,11 @@ impl Upload {
         if let Some(size) = self.options.size
             && size != self.size
         {
-            return Err(Error::invalid(format!("{} bytes came where {size} were announced", self.size)));
+            return Err(Error::mismatch(format!("{} bytes came where {size} were announced", self.size)));
         }
         match &self.options.digest {
             Some(claimed) if claimed != digest => {
-                Err(Error::invalid(format!("the bytes have digest {digest}, not {claimed} as claimed")))
+                Err(Error::mismatch(format!("the bytes have digest {digest}, not {claimed} as claimed")))
             }
             _ => Ok(()),
         }

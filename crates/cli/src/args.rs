@@ -3,8 +3,8 @@
 use clap::{Parser, Subcommand};
 
 use crate::{
-    attach, audit, completions, doctor, gc, get, init, ls, put, quickstart, rewrap, rm, rotate, stat, status,
-    vault, verify,
+    attach, audit, completions, doctor, gc, get, init, ls, put, quickstart, rewrap, rm, rotate, serve, stat,
+    status, vault, verify,
 };
 
 /// Keeps container-registry blobs encrypted under a key that you control
@@ -75,6 +75,7 @@ pub(crate) enum Command {
     Rewrap(rewrap::Args),
     Gc(gc::Args),
     Verify(verify::Args),
+    Serve(serve::Args),
     Audit(audit::Args),
     Vault(vault::Args),
     Completions(completions::Args),

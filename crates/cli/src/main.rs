@@ -36,6 +36,7 @@ mod range;
 mod rewrap;
 mod rm;
 mod rotate;
+mod serve;
 mod service;
 mod stat;
 mod status;
@@ -70,7 +71,14 @@ fn main() -> ExitCode {
     };
     let causes = cli.verbose > 0 || std::env::var_os("RUST_LOG").is_some();
     let json = cli.json;
-    log(cli.verbose, matches!(&cli.command, Command::Vault(args) if args.serves()));
+    log(
+        cli.verbose,
+        match &cli.command {
+            Command::Vault(args) => args.serves(),
+            Command::Serve(_) => true,
+            _ => false,
+        },
+    );
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -94,13 +102,14 @@ fn main() -> ExitCode {
     }
 }
 
-/// Runs a command. Those that must not stop half-way (`init`, `rotate`), or clean up by themselves (`put`, `vault serve`), or
+/// Runs a command. Those that must not stop half-way (`init`, `rotate`), or clean up by themselves (`put`, `serve`, `vault serve`), or
 /// have something to say (`verify`), look at interrupts themselves; the others are dropped.
 async fn dispatch(context: &Context, command: Command) -> Result<()> {
     match command {
         Command::Init(args) => init::run(context, args).await,
         Command::Rotate(args) => rotate::run(context, args).await,
         Command::Put(args) => put::run(context, args).await,
+        Command::Serve(args) => serve::run(context, args).await,
         Command::Vault(args) => vault::run(context, args).await,
         Command::Verify(args) => verify::run(context, args).await,
         command => tokio::select! {
@@ -125,9 +134,12 @@ async fn droppable(context: &Context, command: Command) -> Result<()> {
         Command::Rewrap(args) => rewrap::run(context, args).await,
         Command::Gc(args) => gc::run(context, args).await,
         Command::Completions(args) => completions::run(context, args),
-        Command::Init(_) | Command::Rotate(_) | Command::Put(_) | Command::Vault(_) | Command::Verify(_) => {
-            Err(Failure::new(Kind::Internal, "this command is not droppable"))
-        }
+        Command::Init(_)
+        | Command::Rotate(_)
+        | Command::Put(_)
+        | Command::Serve(_)
+        | Command::Vault(_)
+        | Command::Verify(_) => Err(Failure::new(Kind::Internal, "this command is not droppable")),
     }
 }
 
@@ -153,10 +165,13 @@ fn usage(error: &clap::Error) -> ExitCode {
 /// survives.
 fn log(verbose: u8, serves: bool) {
     let default = match verbose {
-        0 if serves => "bulla_vault_server=warn",
+        0 if serves => "bulla=warn,bulla_listener=warn,bulla_registry=warn,bulla_vault_server=warn",
         0 => "off",
+        1 if serves => "bulla=info,bulla_listener=info,bulla_registry=info,bulla_vault_server=info",
         1 => "bulla=info",
-        2 => "bulla=debug,bulla_kek=debug,bulla_vault=debug,bulla_vault_server=debug",
+        2 => {
+            "bulla=debug,bulla_kek=debug,bulla_vault=debug,bulla_listener=debug,bulla_registry=debug,bulla_vault_server=debug"
+        }
         _ => "trace",
     };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));

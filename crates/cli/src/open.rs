@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use bulla::bucket::BucketErrorKind;
+use bulla::bucket::{Bucket, BucketErrorKind};
 use bulla::{Engine, ErrorKind, OpenOptions, Store, StoreUrl, Trust};
 use bulla_kek::{DenyReason, Providers, remedy};
 
@@ -26,6 +26,50 @@ pub(crate) fn engine(providers: Providers) -> Engine {
     Engine::builder().providers(providers).node(&host::name()).follow_versions_every(Duration::MAX).build()
 }
 
+/// A store that a process opens to keep it open, now or when its key is given back.
+pub(crate) struct Opening {
+    pub(crate) url: StoreUrl,
+    known: KnownStore,
+    engine: Engine,
+}
+
+/// Why a store is not open.
+pub(crate) enum Attempt {
+    /// Its key or its bucket can't be used now.
+    Later(bulla::Error),
+    /// Trying again won't help.
+    Never(Failure),
+}
+
+/// The store at this URL or path, for a process that stays: new versions of its key are followed.
+pub(crate) async fn to_stay(ctx: &Context, text: &str) -> Result<Opening> {
+    let (url, known) = known(ctx, text)?;
+    let providers = vaults::providers(ctx, &known).await?;
+    let engine = Engine::builder().providers(providers).node(&host::name()).build();
+    Ok(Opening { url, known, engine })
+}
+
+impl Opening {
+    pub(crate) async fn attempt(&self) -> Result<Store, Attempt> {
+        let prepared = || Ok::<_, Failure>((connect(&self.url)?, remembered(&self.known)?));
+        let (bucket, options) = prepared().map_err(Attempt::Never)?;
+        self.engine.open(bucket, options).await.map_err(|error| match error.kind() {
+            ErrorKind::Revoked | ErrorKind::Unavailable | ErrorKind::Throttled => Attempt::Later(error),
+            _ => Attempt::Never(self.explain(error)),
+        })
+    }
+
+    /// Adds the fix to an engine's error.
+    pub(crate) fn explain(&self, error: bulla::Error) -> Failure {
+        explain(error, &self.known.encryption)
+    }
+
+    /// Ends the lease and remembers the newest record seen.
+    pub(crate) async fn close(&self, ctx: &Context, store: &Store) {
+        close(ctx, &self.url, store).await;
+    }
+}
+
 /// Opens the store at this URL or path under its remembered anchor and newest record.
 pub(crate) async fn open(ctx: &Context, text: &str) -> Result<Opened> {
     let (url, known) = known(ctx, text)?;
@@ -45,13 +89,19 @@ pub(crate) fn known(ctx: &Context, text: &str) -> Result<(StoreUrl, KnownStore)>
 
 /// Opens a store with exactly these providers.
 pub(crate) async fn open_as_known(url: &StoreUrl, known: &KnownStore, providers: Providers) -> Result<Store> {
-    let trust = Trust::Anchor(known.anchor()?);
-    let options = OpenOptions { trust, floor: Some(known.mark()?) };
-    let bucket = url.connect(false).map_err(|error| match error.kind() {
+    let (bucket, options) = (connect(url)?, remembered(known)?);
+    engine(providers).open(bucket, options).await.map_err(|error| explain(error, &known.encryption))
+}
+
+fn connect(url: &StoreUrl) -> Result<Bucket> {
+    url.connect(false).map_err(|error| match error.kind() {
         BucketErrorKind::NotFound => no_store(url, true),
         _ => error.into(),
-    })?;
-    engine(providers).open(bucket, options).await.map_err(|error| explain(error, &known.encryption))
+    })
+}
+
+fn remembered(known: &KnownStore) -> Result<OpenOptions> {
+    Ok(OpenOptions { trust: Trust::Anchor(known.anchor()?), floor: Some(known.mark()?) })
 }
 
 impl Opened {
@@ -62,18 +112,22 @@ impl Opened {
 
     /// Ends the lease and remembers the newest record seen.
     pub(crate) async fn close(self, ctx: &Context) {
-        self.store.close().await;
-        let mark = self.store.mark();
-        let remembered = ctx.config.update(self.url.canonical(), |known| {
-            known.map(|mut known| {
-                known.advance(mark);
-                known
-            })
-        });
-        if let Err(failure) = remembered {
-            // The command's work is done; what was known still protects, only from an older past.
-            tracing::warn!(%failure, "the newest log record seen could not be remembered");
-        }
+        close(ctx, &self.url, &self.store).await;
+    }
+}
+
+async fn close(ctx: &Context, url: &StoreUrl, store: &Store) {
+    store.close().await;
+    let mark = store.mark();
+    let remembered = ctx.config.update(url.canonical(), |known| {
+        known.map(|mut known| {
+            known.advance(mark);
+            known
+        })
+    });
+    if let Err(failure) = remembered {
+        // The command's work is done; what was known still protects, only from an older past.
+        tracing::warn!(%failure, "the newest log record seen could not be remembered");
     }
 }
 

@@ -34,6 +34,7 @@ fn every_command_has_help_with_examples() {
         "audit verify",
         "gc",
         "verify",
+        "serve",
         "vault",
         "completions",
         "vault create",

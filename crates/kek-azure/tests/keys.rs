@@ -40,7 +40,11 @@ async fn recovery_levels() {
         world.vault.attributes.lock().unwrap()["recoveryLevel"] = json!(level);
         let described = world.provider.describe(&world.key, &user()).await.unwrap();
         let protection = described.protection;
-        assert_eq!((protection.soft_delete, protection.purge_protection), (soft_delete, purge_protection), "{level}");
+        assert_eq!(
+            (protection.soft_delete, protection.purge_protection),
+            (soft_delete, purge_protection),
+            "{level}"
+        );
     }
 }
 

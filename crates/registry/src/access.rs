@@ -1,7 +1,26 @@
-//! Who may do what.
+//! Who may do what: everybody ([`Open`]), users with passwords ([`Htpasswd`]), bearers of tokens (`Bearer`, with the feature
+//! `aws-lc`).
+
+mod authorization;
+#[cfg(feature = "aws-lc")]
+mod bearer;
+mod htpasswd;
+#[cfg(feature = "aws-lc")]
+mod keys;
+
+use std::error::Error;
+use std::fmt;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use axum::http::{HeaderMap, HeaderValue};
+
+#[cfg(feature = "aws-lc")]
+pub use self::bearer::{Bearer, BearerOptions};
+pub use self::htpasswd::Htpasswd;
+
+/// How often files of users and keys are looked at.
+const LOOK: Duration = Duration::from_secs(2);
 
 /// What a request does to a repository.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -15,8 +34,20 @@ pub enum Action {
     Delete,
 }
 
+impl Action {
+    /// As tokens have it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Pull => "pull",
+            Self::Push => "push",
+            Self::Delete => "delete",
+        }
+    }
+}
+
 /// What a request needs.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(clippy::exhaustive_enums, reason = "every request needs one of these")]
 pub enum Needs<'a> {
     /// Nothing but to be somebody: `GET /v2/`.
@@ -52,12 +83,17 @@ pub enum Refused {
 
 /// Decides about every request before it is served.
 #[async_trait]
-pub trait Access: Send + Sync {
+pub trait Access: Send + Sync + fmt::Debug {
     /// Whether the sender of `headers` may do what needs `needs`.
     ///
     /// # Errors
     /// [`Refused`] is the answer that the request gets.
     async fn check(&self, headers: &HeaderMap, needs: Needs<'_>) -> Result<(), Refused>;
+
+    /// Whether everybody may do everything: then only this machine may come, unless an operator says otherwise.
+    fn is_open(&self) -> bool {
+        false
+    }
 }
 
 /// Everybody may do everything: for the loopback interface.
@@ -68,5 +104,28 @@ pub struct Open;
 impl Access for Open {
     async fn check(&self, _: &HeaderMap, _: Needs<'_>) -> Result<(), Refused> {
         Ok(())
+    }
+
+    fn is_open(&self) -> bool {
+        true
+    }
+}
+
+/// Users or keys can't be used. `Display` names the fix and does not repeat the source.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct AccessError {
+    message: String,
+    source: Option<Box<dyn Error + Send + Sync>>,
+}
+
+impl AccessError {
+    fn new(message: impl Into<String>) -> Self {
+        Self { message: message.into(), source: None }
+    }
+
+    fn because(mut self, source: impl Error + Send + Sync + 'static) -> Self {
+        self.source = Some(Box::new(source));
+        self
     }
 }

@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::fmt;
 
+use bulla_listener::TlsError;
 use bulla_vault::VaultError;
 
 /// The server can't start or go on. `Display` names the fix and does not repeat [`source`](Error::source).
@@ -52,6 +53,12 @@ impl From<VaultError> for ServerError {
             message: "the vault can't be served".into(),
             source: Some(Box::new(error)),
         }
+    }
+}
+
+impl From<TlsError> for ServerError {
+    fn from(error: TlsError) -> Self {
+        Self { kind: ServerErrorKind::Invalid, message: error.to_string(), source: error.into_source() }
     }
 }
 

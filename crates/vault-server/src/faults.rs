@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
+use bulla_listener::DropConnection;
 
 use crate::reply::Refusal;
 
@@ -44,10 +45,6 @@ struct State {
     next: VecDeque<Fault>,
     always: Option<Fault>,
 }
-
-/// On a response: what carries it closes the connection instead.
-#[derive(Clone, Copy)]
-pub(crate) struct DropConnection;
 
 impl Fault {
     /// 429 `Throttled`.

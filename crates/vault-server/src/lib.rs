@@ -33,7 +33,6 @@
 mod api;
 mod audit;
 mod auth;
-mod connections;
 mod error;
 mod faults;
 mod identity;

@@ -5,11 +5,11 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use bulla_listener::{Limits, Listener};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use crate::api::Api;
-use crate::connections::Listener;
 use crate::error::ServerError;
 use crate::identity::{self, IdentityEndpoint, IdentityOptions};
 use crate::tls::{Tls, TlsSource};
@@ -65,9 +65,11 @@ impl Server {
             .await
             .map_err(|error| ServerError::io("the certificate could not be loaded", error))??;
         let (tcp, address) = bind(options.listen).await?;
-        let max_connections = options.max_connections.max(1);
-        let mut listeners =
-            vec![Listener { tcp, tls: Some(tls.config), router: api.router(), max_connections }];
+        let mut limits = Limits::default();
+        limits.connections = options.max_connections;
+        // Bodies are small, and the API gives each of them ten seconds.
+        limits.pace = None;
+        let mut listeners = vec![Listener::new(tcp, Some(tls.config), api.router(), limits)];
 
         let mut endpoint = None;
         if let Some(mut identity) = options.identity {
@@ -81,7 +83,7 @@ impl Server {
             let (tcp, address) = bind(identity.listen).await?;
             let url = format!("http://{address}{}", identity::PATH);
             let router = identity::router(api.clone(), header.clone());
-            listeners.push(Listener { tcp, tls: None, router, max_connections });
+            listeners.push(Listener::new(tcp, None, router, limits));
             endpoint = Some(IdentityEndpoint { url, header });
         }
         Ok(Self { api, address, certificate: tls.certificate, identity: endpoint, listeners })

@@ -6,13 +6,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use bulla_listener::TlsFiles;
 use rustls::RootCertStore;
 use rustls::ServerConfig;
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::ServerCertVerifier;
 use rustls::crypto::CryptoProvider;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::pki_types::{ServerName, UnixTime};
 
 use crate::error::ServerError;
 
@@ -67,92 +67,45 @@ impl Tls {
         vault_dir: &Path,
         listen: Option<String>,
     ) -> Result<Self, ServerError> {
-        let provider = Arc::new(provider()?);
-        let (certificate, key) = match source {
-            TlsSource::Files { certificate, key } => (certificate.clone(), key.clone()),
+        let files = match source {
+            TlsSource::Files { certificate, key } => {
+                TlsFiles { certificate: certificate.clone(), key: key.clone() }
+            }
             TlsSource::SelfSigned { dir, names } => {
                 let dir = dir.clone().unwrap_or_else(|| vault_dir.join("tls"));
                 let mut all: Vec<String> = LOCAL_NAMES.map(str::to_owned).to_vec();
                 all.extend(listen.into_iter().chain(names.iter().cloned()));
                 all.dedup();
-                self_signed(&dir, &all, &provider)?
+                self_signed(&dir, &all)?
             }
         };
-        let mut config = config(&certificate, &key, provider)?;
-        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-        Ok(Self { config: Arc::new(config), certificate })
+        let config = bulla_listener::server_config(&files)?;
+        Ok(Self { config, certificate: files.certificate })
     }
-}
-
-/// The program's choice if it made one, else the one that was built.
-fn provider() -> Result<CryptoProvider, ServerError> {
-    if let Some(provider) = CryptoProvider::get_default() {
-        return Ok(provider.as_ref().clone());
-    }
-    #[cfg(feature = "aws-lc")]
-    let provider = Some(rustls::crypto::aws_lc_rs::default_provider());
-    #[cfg(all(feature = "ring", not(feature = "aws-lc")))]
-    let provider = Some(rustls::crypto::ring::default_provider());
-    #[cfg(not(any(feature = "aws-lc", feature = "ring")))]
-    let provider = None;
-    provider.ok_or_else(|| ServerError::invalid("no TLS was built in; build with --features aws-lc or ring"))
-}
-
-fn config(
-    certificate: &Path,
-    key: &Path,
-    provider: Arc<CryptoProvider>,
-) -> Result<ServerConfig, ServerError> {
-    let chain = certificates(certificate)?;
-    let private = PrivateKeyDer::from_pem_file(key)
-        .map_err(|error| unreadable("private key", key).with_source(error))?;
-    ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .and_then(|builder| builder.with_no_client_auth().with_single_cert(chain, private))
-        .map_err(|error| {
-            let what = format!("the certificate {} can't be used with its key", certificate.display());
-            ServerError::invalid(what).with_source(error)
-        })
-}
-
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, ServerError> {
-    let read = || CertificateDer::pem_file_iter(path)?.collect::<Result<Vec<_>, _>>();
-    match read() {
-        Ok(chain) if !chain.is_empty() => Ok(chain),
-        Ok(_) => Err(unreadable("certificate", path)),
-        Err(error) => Err(unreadable("certificate", path).with_source(error)),
-    }
-}
-
-fn unreadable(what: &str, path: &Path) -> ServerError {
-    ServerError::invalid(format!("there is no PEM {what} in {}", path.display()))
 }
 
 /// The files of a self-signed certificate with all these names, there before or made now.
-fn self_signed(
-    dir: &Path,
-    names: &[String],
-    provider: &Arc<CryptoProvider>,
-) -> Result<(PathBuf, PathBuf), ServerError> {
-    let (certificate, key) = (dir.join(CERTIFICATE), dir.join(KEY));
+fn self_signed(dir: &Path, names: &[String]) -> Result<TlsFiles, ServerError> {
+    let provider = bulla_listener::provider()?;
+    let files = TlsFiles { certificate: dir.join(CERTIFICATE), key: dir.join(KEY) };
     let cannot =
         |error| ServerError::io(format!("the certificate can't be kept in {}", dir.display()), error);
     private_folder(dir).map_err(cannot)?;
     // Two servers that start at once make one certificate.
     let _lock = lock(&dir.join(LOCK)).map_err(cannot)?;
     // What a crash left of two does not fit together.
-    let whole = config(&certificate, &key, Arc::clone(provider)).is_ok();
-    if !(whole && fits(&certificate, names, provider)) {
+    let whole = bulla_listener::check_files(&files).is_ok();
+    if !(whole && fits(&files.certificate, names, &provider)) {
         let (certificate_pem, key_pem) = make(names)?;
-        replace(&key, key_pem.as_bytes()).map_err(cannot)?;
-        replace(&certificate, certificate_pem.as_bytes()).map_err(cannot)?;
+        replace(&files.key, key_pem.as_bytes()).map_err(cannot)?;
+        replace(&files.certificate, certificate_pem.as_bytes()).map_err(cannot)?;
     }
-    Ok((certificate, key))
+    Ok(files)
 }
 
 /// Whether a client that trusts the certificate would take it for each of the names, now and for a while.
 fn fits(path: &Path, names: &[String], provider: &Arc<CryptoProvider>) -> bool {
-    let Ok(chain) = certificates(path) else { return false };
+    let Ok(chain) = bulla_listener::certificates(path) else { return false };
     let [certificate] = chain.as_slice() else { return false };
     let mut roots = RootCertStore::empty();
     if roots.add(certificate.clone()).is_err() {

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use super::installed;
+use super::packages::packages;
 use crate::sh::{self, Outcome};
 
 /// Where distributions have SoftHSM2.
@@ -62,19 +63,4 @@ fn can_build_kryoptic() -> bool {
     };
     let libclang = std::env::var_os("LIBCLANG_PATH").is_some() || listed();
     libclang && sh::succeeds(&mut sh::command("pkg-config --exists libssl libcrypto sqlite3"))
-}
-
-/// Debian packages: installed where that is possible without asking, named where it is not.
-fn packages(names: &str) -> Outcome {
-    let is_root = sh::read(&mut sh::command("id -u")).is_ok_and(|id| id.trim() == "0");
-    if !is_root || !sh::succeeds(&mut sh::command("apt-get --version")) {
-        return Err(format!("the tests need {names}; on Debian: `sudo apt-get install {names}`"));
-    }
-    let line = format!("apt-get install --yes --quiet --no-install-recommends {names}");
-    let install = || sh::run(sh::command(&line).env("DEBIAN_FRONTEND", "noninteractive"));
-    // The lists of a fresh container are empty.
-    install().or_else(|_| {
-        sh::run(&mut sh::command("apt-get update --quiet"))?;
-        install()
-    })
 }

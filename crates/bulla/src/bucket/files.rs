@@ -53,6 +53,7 @@ use object_store::{
 
 use self::lock::FileLock;
 use self::staging::Staged;
+pub(super) use self::staging::sync_dir;
 use super::{BucketError, BucketErrorKind};
 
 /// Names at the top of the folder that are ours and not objects.
@@ -226,7 +227,7 @@ impl FileStore {
             }));
         }
         drop(locked);
-        match parents.iter().try_for_each(|parent| staging::sync_dir(parent)) {
+        match parents.iter().try_for_each(|parent| sync_dir(parent)) {
             Ok(()) => results,
             Err(error) => vec![Err(generic(error))],
         }
@@ -375,7 +376,7 @@ fn expect_version(location: &Path, meta: &Metadata, version: &UpdateVersion) -> 
 }
 
 fn sync_parent(place: &FsPath) -> io::Result<()> {
-    place.parent().map_or(Ok(()), staging::sync_dir)
+    place.parent().map_or(Ok(()), sync_dir)
 }
 
 fn create_private(root: &FsPath) -> io::Result<()> {
@@ -390,7 +391,7 @@ fn create_private(root: &FsPath) -> io::Result<()> {
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
     match builder.create(&root) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
-        _ => staging::sync_dir(parent),
+        _ => sync_dir(parent),
     }
 }
 

@@ -10,7 +10,7 @@ use object_store::ObjectStoreScheme;
 use object_store::memory::InMemory;
 use url::Url;
 
-use super::{Bucket, BucketError, BucketErrorKind, FileStore, cloud};
+use super::{Bucket, BucketError, BucketErrorKind, FileStore, ForeignBucket, cloud};
 
 /// A store's place: `file:`, `memory:`, `s3:`, `az:` (and `azure:`, `abfs:`, `https://ACCOUNT.blob.core.windows.net/…`),
 /// `gs:`, or a bare path, which is a folder.
@@ -124,6 +124,24 @@ impl StoreUrl {
             Place::Cloud(url) => cloud::connect(url),
         }
     }
+
+    /// Opens a place that another program writes, as [`connect`](Self::connect) does otherwise. Opening changes nothing.
+    ///
+    /// # Errors
+    /// As [`connect`](Self::connect).
+    pub fn connect_foreign(&self) -> Result<ForeignBucket, BucketError> {
+        match &self.place {
+            Place::Folder(path) => ForeignBucket::folder(path),
+            Place::Memory(_) | Place::Cloud(_) => self.connect(false).map(ForeignBucket::new),
+        }
+    }
+
+    /// Whether `other` is this place or lies within it.
+    #[must_use]
+    pub fn contains(&self, other: &Self) -> bool {
+        let rest = other.canonical.strip_prefix(&self.canonical);
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/') || self.canonical.ends_with('/'))
+    }
 }
 
 fn memory(name: &str) -> Arc<InMemory> {
@@ -235,6 +253,21 @@ mod tests {
         for text in ["s3://user:hunter2@bucket/p", "az://c/p?sig=hunter2", "az://c/p#hunter2"] {
             let error = StoreUrl::parse(text).expect_err(text);
             assert!(!format!("{error} {error:?}").contains("hunter2"), "{error:?}");
+        }
+    }
+
+    #[test]
+    fn places_within_places() {
+        for (outer, inner, contains) in [
+            ("s3://bucket", "s3://bucket/store", true),
+            ("s3://bucket/a", "s3://bucket/a/", true),
+            ("s3://bucket/a", "s3://bucket/ab", false),
+            ("s3://bucket/a", "s3://bucket", false),
+            ("memory:", "memory:a", true),
+            ("/", "/srv/store", true),
+        ] {
+            let parse = |text| StoreUrl::parse(text).unwrap();
+            assert_eq!(parse(outer).contains(&parse(inner)), contains, "{outer} {inner}");
         }
     }
 

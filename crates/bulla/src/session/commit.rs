@@ -83,7 +83,7 @@ impl Session {
         if let Some(size) = size
             && size != self.offset()
         {
-            return Err(Error::invalid(format!("{} bytes came where {size} were announced", self.offset())));
+            return Err(Error::mismatch(format!("{} bytes came where {size} were announced", self.offset())));
         }
         let computed = if digest.algorithm() == self.algorithm() {
             self.hasher()?.finish()
@@ -93,7 +93,7 @@ impl Session {
         if computed == *digest {
             return Ok(());
         }
-        Err(Error::invalid(format!("the bytes have digest {computed}, not {digest} as claimed")))
+        Err(Error::mismatch(format!("the bytes have digest {computed}, not {digest} as claimed")))
     }
 
     /// Reads everything again, for the digest of an algorithm that nobody announced.

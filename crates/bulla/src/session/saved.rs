@@ -81,7 +81,7 @@ impl StoreInner {
         self.gate.refresh(self).await
     }
 
-    /// Writes a new session, whose DEK `keys` wrapped.
+    /// Writes a new session, whose DEK `keys` wrapped; or reads the one of that name, if there is one.
     pub(super) async fn create_session(
         &self,
         id: SessionId,
@@ -104,9 +104,16 @@ impl StoreInner {
                     self.back_off(attempt).await;
                 }
             }
-            // The id is random: what is there is ours.
-            if let Some(saved) = self.read_session(&id).await? {
-                return self.rewrap_session_if_late(saved, dek, keys).await;
+            match self.read_session(&id).await? {
+                Some(saved) if saved.record.revision == record.revision => {
+                    return self.rewrap_session_if_late(saved, dek, keys).await;
+                }
+                // Another request of the same upload began it.
+                Some(saved) => return Ok(saved),
+                None if self.bucket.head(&key).await?.is_some_and(|entry| entry.is_tombstone()) => {
+                    return Err(gone(&id));
+                }
+                None => {}
             }
         }
         Err(contended(failure, &format!("upload {id}")))

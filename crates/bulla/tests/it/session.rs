@@ -5,7 +5,7 @@ mod rewrap;
 use std::time::Duration;
 
 use bulla::kek::{DenyReason, Runtime};
-use bulla::{Algorithm, Digest, ErrorKind, Session, SessionOptions, Store};
+use bulla::{Algorithm, Digest, ErrorKind, Session, SessionId, SessionOptions, Store};
 use bulla_envelope::record::StoreKeyState;
 use bulla_testkit::provider::key_id;
 use bulla_testkit::scripted::{Op, already_exists, broken_connection, precondition};
@@ -97,6 +97,28 @@ async fn another_node_goes_on_without_reading_again() {
         assert_eq!(get(&world.store, &put.digest).await.unwrap(), bytes);
         script.take_requests();
     }
+}
+
+/// Names of uploads are handed out before anything of them is in the bucket.
+#[tokio::test(start_paused = true)]
+async fn a_session_of_a_given_name_is_begun_once_and_then_resumed() {
+    let world = World::new().await;
+    let (other, ..) = world.node(2).await;
+    let id = SessionId::random(world.runtime.random());
+    let begin = async |store: &Store| store.begin_session(&id, SessionOptions::default()).await;
+    let mut session = begin(&world.store).await.unwrap();
+    session.append_bytes(0, "one".as_bytes().to_vec()).await.unwrap();
+    let mut session = begin(&other).await.unwrap();
+    assert_eq!((*session.id(), session.offset()), (id, 3));
+    session.append_bytes(3, " two".as_bytes().to_vec()).await.unwrap();
+    // The answer of the create is lost: what is there is ours.
+    let lost = SessionId::random(world.runtime.random());
+    world.script.after(Op::Create, "uploads/", || Some(broken_connection()));
+    let found = world.store.begin_session(&lost, SessionOptions::default()).await.unwrap();
+    assert_eq!((*found.id(), found.offset()), (lost, 0));
+    let put = session.commit(&sha256(b"one two"), None).await.unwrap();
+    assert_eq!(get(&world.store, &put.digest).await.unwrap(), "one two");
+    assert_eq!(begin(&world.store).await.unwrap_err().kind(), ErrorKind::NotFound, "it has ended");
 }
 
 #[tokio::test(start_paused = true)]

@@ -101,7 +101,7 @@ pub(super) fn create_dirs(dir: &Path) -> io::Result<()> {
 }
 
 /// Makes the changes to a folder's entries durable. Not possible, nor needed, on Windows.
-pub(super) fn sync_dir(dir: &Path) -> io::Result<()> {
+pub(in crate::bucket) fn sync_dir(dir: &Path) -> io::Result<()> {
     #[cfg(unix)]
     File::open(dir)?.sync_all()?;
     #[cfg(not(unix))]

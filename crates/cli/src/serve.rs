@@ -1,0 +1,205 @@
+//! `bulla serve`: the store as a container registry, for as long as the process lives.
+
+mod access;
+mod numbers;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use bulla::{ErrorKind, Store};
+use bulla_registry::RegistryOptions;
+use bulla_registry::access::Access;
+use bulla_registry::server::{Server, ServerError, ServerOptions, Service, TlsFiles};
+use serde_json::json;
+
+use crate::context::Context;
+use crate::exit::{Failure, Kind, Result};
+use crate::open::{self, Attempt, Opening};
+
+/// How often a store that can't be opened is tried again: as often as an open store asks for a key that was taken away.
+const AGAIN: Duration = Duration::from_secs(15);
+
+/// Serve the store as a container registry (OCI Distribution), for docker, podman, skopeo, Kubernetes and the like
+///
+/// On the loopback interface anybody may push and pull. Any other address needs users (--htpasswd) or tokens (--token-key),
+/// and a certificate, or --insecure. Files of users, keys and certificates are read again when they change. While the key is
+/// revoked or out of reach, clients get 503 and /readyz says why; when it is back, service goes on by itself. Several servers
+/// may serve one store. Ctrl-C or SIGTERM stops it when the transfers under way have ended, within 30 seconds: exit code 0.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  bulla serve ./store
+  skopeo copy --dest-tls-verify=false oci:./image docker://127.0.0.1:5000/library/app
+
+  htpasswd -Bbn alice 'her password' >> users
+  bulla serve s3://bucket/prefix --listen 0.0.0.0:443 --tls-cert chain.pem --tls-key key.pem --htpasswd users
+  bulla serve ./store --listen 10.0.0.5:443 --tls-cert chain.pem --tls-key key.pem --htpasswd users --read-only node
+
+  bulla serve ./store --listen 0.0.0.0:443 --tls-cert chain.pem --tls-key key.pem --token-key auth.pub \\
+    --token-issuer auth.example --token-service registry.example --token-realm https://auth.example/token
+
+  bulla serve ./store --admin-listen 127.0.0.1:9090   # /healthz, /readyz and /metrics there")]
+pub(crate) struct Args {
+    /// A folder or a URL, or BULLA_STORE
+    #[arg(value_name = "STORE")]
+    store: Option<String>,
+    /// Address and port
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:5000")]
+    listen: SocketAddr,
+    /// PEM file of the certificate and those up to its root
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    tls_cert: Option<PathBuf>,
+    /// PEM file of its private key
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    tls_key: Option<PathBuf>,
+    #[command(flatten)]
+    access: access::Args,
+    /// Let others than this machine come without credentials, or without TLS
+    #[arg(long)]
+    insecure: bool,
+    /// Where /healthz, /readyz and /metrics are, in plain HTTP, without credentials (default: at the registry's address, the
+    /// metrics for this machine only)
+    #[arg(long, value_name = "ADDRESS")]
+    admin_listen: Option<SocketAddr>,
+    /// Connections at a time; more wait
+    #[arg(long, value_name = "N", default_value_t = 512)]
+    max_connections: usize,
+    /// Layers received at a time; more wait. Each takes up to 16 MiB of memory
+    #[arg(long, value_name = "N", default_value_t = 64)]
+    max_uploads: usize,
+}
+
+pub(crate) async fn run(ctx: &Context, args: Args) -> Result<()> {
+    let opening = open::to_stay(ctx, &ctx.store(args.store.as_deref())?).await?;
+    let access = args.access.build().await?;
+    let server = Server::bind(&*access, options(&args)?).await.map_err(failure)?;
+    let registry = Registry { opening, access, service: server.service().clone() };
+    let store = registry.attempt(true).await?;
+    announce(ctx, &server, &args, &registry, store.is_some())?;
+    let interrupted = async {
+        // The normal end of a server.
+        let _ = ctx.interrupt.wait().await;
+    };
+    let store = registry.serve(server.serve(interrupted), store).await?;
+    if let Some(store) = store {
+        registry.opening.close(ctx, &store).await;
+    }
+    Ok(())
+}
+
+/// What becomes of the store while the server listens.
+struct Registry {
+    opening: Opening,
+    access: Arc<dyn Access>,
+    service: Service,
+}
+
+impl Registry {
+    /// Opens the store and serves it; `None` while its key or bucket can't be used.
+    async fn attempt(&self, first: bool) -> Result<Option<Store>> {
+        match self.opening.attempt().await {
+            Ok(store) => {
+                self.service.open(store.clone(), router(store.clone(), Arc::clone(&self.access)));
+                Ok(Some(store))
+            }
+            Err(Attempt::Later(error)) => {
+                self.service.wait_for(&error);
+                let revoked = error.kind() == ErrorKind::Revoked;
+                let failure = self.opening.explain(error);
+                if first {
+                    let what = if revoked { "the key is revoked" } else { "the store can't be opened yet" };
+                    eprintln!("warning: {what}: clients get 503 until that changes: {failure}");
+                } else {
+                    tracing::debug!(%failure, "the store still can't be opened");
+                }
+                Ok(None)
+            }
+            Err(Attempt::Never(failure)) => Err(failure),
+        }
+    }
+
+    /// Serves, and opens the store if it is not open. The store, if it was opened.
+    async fn serve(&self, serving: impl Future<Output = ()>, open: Option<Store>) -> Result<Option<Store>> {
+        if open.is_some() {
+            serving.await;
+            return Ok(open);
+        }
+        let opened = async {
+            loop {
+                tokio::time::sleep(AGAIN).await;
+                match self.attempt(false).await {
+                    Ok(None) => {}
+                    done => return done,
+                }
+            }
+        };
+        tokio::pin!(serving);
+        let opened = tokio::select! {
+            () = &mut serving => return Ok(None),
+            opened = opened => opened?,
+        };
+        tracing::warn!("the store is open, and served");
+        serving.await;
+        Ok(opened)
+    }
+}
+
+fn options(args: &Args) -> Result<ServerOptions> {
+    let mut options = ServerOptions::default();
+    options.listen = args.listen;
+    options.tls = match (&args.tls_cert, &args.tls_key) {
+        (Some(certificate), Some(key)) => {
+            Some(TlsFiles { certificate: certificate.clone(), key: key.clone() })
+        }
+        _ => None,
+    };
+    options.insecure = args.insecure;
+    options.admin = args.admin_listen;
+    options.limits.connections = args.max_connections;
+    options.uploads = args.max_uploads;
+    options.metrics = Some(numbers::record()?);
+    Ok(options)
+}
+
+/// Where everything is, at once: scripts wait for it.
+fn announce(ctx: &Context, server: &Server, args: &Args, registry: &Registry, open: bool) -> Result<()> {
+    let (url, store) = (server.url(), registry.opening.url.canonical());
+    let admin = server.admin().map_or_else(|| url.clone(), |address| format!("http://{address}"));
+    let access = args.access.name();
+    if ctx.json {
+        ctx.out.json(&json!({
+            "url": url,
+            "address": server.address().to_string(),
+            "store": store,
+            "access": access,
+            "health": admin,
+            "open": open,
+        }))?;
+    } else {
+        ctx.out.fields(&[
+            ("serving", url),
+            ("store", store.to_owned()),
+            ("access", access.to_owned()),
+            ("health", format!("{admin}/readyz")),
+        ])?;
+    }
+    ctx.out.flush()?;
+    Ok(())
+}
+
+fn failure(error: ServerError) -> Failure {
+    let kind = match error {
+        ServerError::Listen(..) => Kind::Unavailable,
+        ServerError::Internal(_) => Kind::Internal,
+        _ => Kind::Invalid,
+    };
+    Failure::new(kind, error.to_string()).with_source(error)
+}
+
+/// The registry over an open store.
+fn router(store: Store, access: Arc<dyn Access>) -> Router {
+    bulla_registry::http::router(bulla_registry::Registry::new(store, RegistryOptions::default()), access)
+}

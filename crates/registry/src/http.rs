@@ -1,0 +1,133 @@
+//! The specification's HTTP: requests to the model, and its answers back.
+//!
+//! ```text
+//! request ─► route ─► method? ─► name? ─► may the sender do that? ─► handler ─► answer, or the specification's error body
+//!             404       405       400       401, 403, 429
+//! ```
+//!
+//! Bodies of blobs stream both ways. A stream that fails in the middle ends the connection: no answer is shorter than it
+//! says and looks complete.
+
+mod answer;
+mod blobs;
+mod conditional;
+mod lists;
+mod manifests;
+mod query;
+mod range;
+mod referrers;
+mod route;
+mod uploads;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, header};
+use axum::response::Response;
+use axum::routing::any;
+
+use self::answer::{Failure, empty, json};
+use self::query::Query;
+use self::route::{Endpoint, Route};
+use crate::access::{Access, Action, Needs};
+use crate::name::RepositoryName;
+use crate::registry::{Registry, Repository};
+
+const API_VERSION: HeaderName = HeaderName::from_static("docker-distribution-api-version");
+
+/// What all handlers need.
+#[derive(Clone)]
+struct App {
+    registry: Registry,
+    access: Arc<dyn Access>,
+}
+
+/// A request that is about a repository, and may be served. Without its body, which is no two threads' at once.
+struct Call {
+    app: App,
+    repository: Repository,
+    query: Query,
+    headers: HeaderMap,
+}
+
+/// Everything below `/v2/`, over `registry`, for those whom `access` lets.
+///
+/// The router wants no state and serves any number of connections. Limits on connections, headers and time, TLS, health and
+/// metrics are the server's around it.
+///
+/// ```no_run
+/// # async fn serve(store: bulla::Store) -> std::io::Result<()> {
+/// use bulla_registry::{Registry, RegistryOptions, access::Open, http};
+///
+/// let registry = Registry::new(store, RegistryOptions::default());
+/// let listener = tokio::net::TcpListener::bind("127.0.0.1:5000").await?;
+/// axum::serve(listener, http::router(registry, std::sync::Arc::new(Open))).await
+/// # }
+/// ```
+pub fn router(registry: Registry, access: Arc<dyn Access>) -> Router {
+    let app = App { registry, access };
+    Router::new()
+        .route("/v2", any(serve))
+        .route("/v2/", any(serve))
+        .route("/v2/{*path}", any(serve))
+        .with_state(app)
+}
+
+async fn serve(State(app): State<App>, request: Request) -> Response {
+    let mut response = match dispatch(app, request).await {
+        Ok(response) => response,
+        Err(failure) => failure.into_response(),
+    };
+    let headers = response.headers_mut();
+    headers.insert(API_VERSION, HeaderValue::from_static("registry/2.0"));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
+}
+
+async fn dispatch(app: App, request: Request) -> Result<Response, Failure> {
+    let (parts, body) = request.into_parts();
+    let route = Route::parse(parts.uri.path())?;
+    let method = parts.method;
+    route.endpoint.check_method(&method)?;
+    let query = Query::parse(parts.uri.query());
+    let Some(name) = &route.name else {
+        return match route.endpoint {
+            Endpoint::Catalog => {
+                check(&app, &parts.headers, Needs::Catalog).await?;
+                lists::catalog(&app, &query).await
+            }
+            _ => {
+                check(&app, &parts.headers, Needs::Login).await?;
+                Ok(json(&serde_json::json!({})))
+            }
+        };
+    };
+    let name: RepositoryName = name.parse()?;
+    let needs = Needs::Repository { name: name.as_str(), action: action(&route.endpoint, &method) };
+    check(&app, &parts.headers, needs).await?;
+    let repository = app.registry.repository(name);
+    let call = Call { app, repository, query, headers: parts.headers };
+    match route.endpoint {
+        Endpoint::Base | Endpoint::Catalog => Ok(empty(axum::http::StatusCode::OK)),
+        Endpoint::Tags => lists::tags(call).await,
+        Endpoint::Manifest(reference) => manifests::serve(call, body, &method, &reference).await,
+        Endpoint::Blob(digest) => blobs::serve(call, &method, &digest).await,
+        Endpoint::Uploads => uploads::begin(call, body).await,
+        Endpoint::Upload(id) => uploads::serve(call, body, &method, &id).await,
+        Endpoint::Referrers(digest) => referrers::list(call, &digest).await,
+    }
+}
+
+/// What a request does to its repository. An upload is looked at and given up by who may push.
+fn action(endpoint: &Endpoint, method: &Method) -> Action {
+    match (endpoint, method) {
+        (Endpoint::Uploads | Endpoint::Upload(_), _) | (_, &Method::PUT) => Action::Push,
+        (_, &Method::DELETE) => Action::Delete,
+        _ => Action::Pull,
+    }
+}
+
+async fn check(app: &App, headers: &HeaderMap, needs: Needs<'_>) -> Result<(), Failure> {
+    app.access.check(headers, needs).await.map_err(Failure::from)
+}

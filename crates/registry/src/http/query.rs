@@ -1,0 +1,43 @@
+//! What is after the question mark. A parameter may come several times.
+
+use url::form_urlencoded;
+
+use super::answer::Failure;
+use crate::error::{ErrorCode, RegistryError};
+
+#[derive(Clone, Debug, Default)]
+pub(super) struct Query(Vec<(String, String)>);
+
+impl Query {
+    pub(super) fn parse(text: Option<&str>) -> Self {
+        Self(form_urlencoded::parse(text.unwrap_or_default().as_bytes()).into_owned().collect())
+    }
+
+    /// The first one of that name.
+    pub(super) fn get(&self, name: &str) -> Option<&str> {
+        self.0.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+    }
+
+    /// All of that name.
+    pub(super) fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
+        self.0.iter().filter(move |(key, _)| key == name).map(|(_, value)| value.as_str())
+    }
+
+    /// `n`, the length of a page.
+    pub(super) fn page_len(&self) -> Result<Option<usize>, Failure> {
+        let Some(text) = self.get("n") else { return Ok(None) };
+        let invalid =
+            || RegistryError::new(ErrorCode::PaginationNumberInvalid, "n is not a number of entries");
+        let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+        if !is_number {
+            return Err(invalid().into());
+        }
+        // More than there can be is all that there is.
+        Ok(Some(text.parse().unwrap_or(usize::MAX)))
+    }
+}
+
+/// Parameters as they are sent.
+pub(super) fn encode(parameters: &[(&str, &str)]) -> String {
+    form_urlencoded::Serializer::new(String::new()).extend_pairs(parameters).finish()
+}

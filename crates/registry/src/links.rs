@@ -1,0 +1,67 @@
+//! Links: which blobs a repository may serve. One is written only after the repository received the whole content, or who
+//! may read it elsewhere asked for it; knowing a digest gives nothing.
+
+use bulla::Digest;
+
+use crate::error::{RegistryError, Result};
+use crate::facts::{LINK, LinkFact, decode, encode};
+use crate::registry::Repository;
+
+/// How often something slow is begun again.
+const ATTEMPTS: usize = 3;
+
+impl Repository {
+    /// The linked blob's size.
+    pub(crate) async fn linked(&self, digest: &Digest) -> Result<Option<u64>> {
+        let name = digest.to_string();
+        match self.store().meta().get(LINK, &[self.name().as_str(), &name]).await? {
+            Some(entry) => Ok(Some(decode::<LinkFact>(&entry)?.size)),
+            None => Ok(None),
+        }
+    }
+
+    /// The linked blob's size, for who relies on the link: it stays for at least half of the grace.
+    pub(crate) async fn rely_on_link(&self, digest: &Digest) -> Result<Option<u64>> {
+        let name = digest.to_string();
+        let path = [self.name().as_str(), &name];
+        let Some(entry) = self.store().meta().get(LINK, &path).await? else { return Ok(None) };
+        match self.registry().touch(LINK, &path, entry).await? {
+            Some(entry) => Ok(Some(decode::<LinkFact>(&entry)?.size)),
+            None => Ok(None),
+        }
+    }
+
+    /// Links a blob whose envelope is young.
+    pub(crate) async fn link(&self, digest: &Digest, size: u64) -> Result<()> {
+        let name = digest.to_string();
+        // Gc looks for links in the repositories that it knows of.
+        self.ensure().await?;
+        let payload = encode(&LinkFact { size });
+        self.registry().write(LINK, &[self.name().as_str(), &name], payload).await?;
+        Ok(())
+    }
+
+    /// Links a blob that may have been there for long. Whether it is there.
+    pub(crate) async fn link_existing(&self, digest: &Digest, size: u64) -> Result<bool> {
+        for _ in 0..ATTEMPTS {
+            let started = self.registry().boot();
+            self.registry().pin(digest).await?;
+            if !self.store().contains(digest).await? {
+                self.unlink(digest).await?;
+                return Ok(false);
+            }
+            self.link(digest, size).await?;
+            // Slower, and gc may have removed the blob after the pin: look again.
+            if self.registry().boot().saturating_sub(started) <= self.registry().patience() {
+                return Ok(true);
+            }
+        }
+        Err(RegistryError::busy("the bucket is too slow for the grace of this registry's gc; try again"))
+    }
+
+    /// Removes a link. Whether there was one.
+    pub(crate) async fn unlink(&self, digest: &Digest) -> Result<bool> {
+        let name = digest.to_string();
+        self.registry().remove(LINK, &[self.name().as_str(), &name]).await
+    }
+}

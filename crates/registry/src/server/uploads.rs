@@ -1,0 +1,35 @@
+//! How many blobs are received at a time: each takes a stream's memory.
+
+use std::time::Duration;
+
+use axum::extract::Request;
+use axum::http::Method;
+use tokio::sync::{Semaphore, SemaphorePermit};
+
+/// Who waited for so long comes back later. Nothing of the body is read meanwhile, so that the client waits as well.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+pub(super) struct Places(Semaphore);
+
+/// No place became free.
+pub(super) struct Full;
+
+impl Places {
+    pub(super) fn new(uploads: usize) -> Self {
+        Self(Semaphore::new(uploads.clamp(1, Semaphore::MAX_PERMITS)))
+    }
+
+    /// A place, to be held until the request is answered.
+    pub(super) async fn take(&self) -> Result<SemaphorePermit<'_>, Full> {
+        match tokio::time::timeout(PATIENCE, self.0.acquire()).await {
+            Ok(Ok(permit)) => Ok(permit),
+            Ok(Err(_)) | Err(_) => Err(Full),
+        }
+    }
+}
+
+/// Whether the request may have a blob's bytes in its body.
+pub(super) fn brings_a_blob(request: &Request) -> bool {
+    let changes = matches!(*request.method(), Method::POST | Method::PATCH | Method::PUT);
+    changes && request.uri().path().contains("/blobs/uploads/")
+}

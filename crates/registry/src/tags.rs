@@ -1,0 +1,81 @@
+//! Tags: what manifests are called.
+
+use bulla::{Digest, MetaEntry, MetaWrite};
+
+use crate::error::{RegistryError, Result};
+use crate::facts::{TAG, TagFact, decode, encode};
+use crate::name::Tag;
+use crate::registry::{Page, Repository};
+
+impl Repository {
+    /// The manifest that `tag` names, which may be gone.
+    ///
+    /// # Errors
+    /// `UNAVAILABLE` where key or bucket can't be used now.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn tag(&self, tag: &Tag) -> Result<Option<Digest>> {
+        match self.tag_entry(tag).await? {
+            Some(entry) => Ok(Some(decode::<TagFact>(&entry)?.digest)),
+            None => Ok(None),
+        }
+    }
+
+    /// The first `limit` tags after `after`, ascending by their bytes. A page costs a listing of all of them.
+    ///
+    /// # Errors
+    /// `UNAVAILABLE` where key or bucket can't be used now.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn tags(&self, after: Option<&str>, limit: usize) -> Result<Page<Tag>> {
+        let page = self.store().meta().list(TAG, &[self.name().as_str()], after, limit).await?;
+        let parse = |name: String| name.parse().map_err(|_| RegistryError::damaged("a tag's name"));
+        let items = page.names.into_iter().map(parse).collect::<Result<Vec<_>>>()?;
+        Ok(Page { items, more: page.more })
+    }
+
+    /// Removes a tag; the manifest stays. Whether it was there.
+    ///
+    /// # Errors
+    /// `UNAVAILABLE` where key or bucket can't be used now.
+    ///
+    /// # Cancel safety
+    /// A dropped call may or may not have removed it.
+    pub async fn delete_tag(&self, tag: &Tag) -> Result<bool> {
+        self.registry().remove(TAG, &[self.name().as_str(), tag.as_str()]).await
+    }
+
+    /// Names a manifest of this repository that the caller relies on; of several at once, one is the last.
+    pub(crate) async fn set_tag(&self, tag: &Tag, digest: &Digest) -> Result<()> {
+        let payload = encode(&TagFact { digest: digest.clone() });
+        self.registry().write(TAG, &[self.name().as_str(), tag.as_str()], payload).await?;
+        Ok(())
+    }
+
+    /// Removes every tag of a manifest.
+    pub(crate) async fn untag(&self, digest: &Digest) -> Result<()> {
+        let meta = self.store().meta();
+        let repository = self.name().as_str();
+        let mut after: Option<String> = None;
+        loop {
+            let (entries, more) = meta.entries(TAG, &[repository], after.as_deref(), 1000).await?;
+            after = entries.last().and_then(|entry| entry.path.last().cloned());
+            for entry in entries {
+                if decode::<TagFact>(&entry)?.digest == *digest {
+                    let path = [repository, entry.path[1].as_str()];
+                    // One that was moved at the same moment stays.
+                    let _: MetaWrite<()> = meta.remove(TAG, &path, &entry.version).await?;
+                }
+            }
+            if !more || after.is_none() {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn tag_entry(&self, tag: &Tag) -> Result<Option<MetaEntry>> {
+        Ok(self.store().meta().get(TAG, &[self.name().as_str(), tag.as_str()]).await?)
+    }
+}

@@ -1,0 +1,25 @@
+//! The registry as its clients see it: requests on real sockets, over a store in a folder.
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+// Tokens and TLS of the tests need a back end that signs.
+#[cfg(feature = "aws-lc")]
+mod access;
+mod blobs;
+mod bucket;
+mod client;
+mod discovery;
+mod hostile;
+mod manifests;
+mod model;
+mod mount;
+mod nodes;
+mod referrers;
+mod revoked;
+#[cfg(feature = "aws-lc")]
+mod served;
+#[cfg(feature = "aws-lc")]
+mod server;
+mod support;
+#[cfg(feature = "aws-lc")]
+mod tokens;
+mod uploads;

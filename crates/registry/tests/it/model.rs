@@ -1,0 +1,271 @@
+//! The model under virtual time: what relies on something keeps it from gc, and writes nothing that it need not.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bulla::kek::{Identity, Providers};
+use bulla::{Bucket, CreateOptions, Digest, Engine, Managed, MetaKind, MetaWrite, Mode};
+use bulla_registry::facts::{LINK, MANIFEST, PIN, REFERRER, REPOSITORY, TAG};
+use bulla_registry::{ErrorCode, PutManifest, Registry, RegistryOptions, Repository};
+use bulla_testkit::bucket::SimBucket;
+use bulla_testkit::provider::{SimProvider, key_id};
+use bulla_testkit::runtime::{SeededRandom, SimRuntime};
+use bulla_testkit::scripted::{Op, ScriptedStore};
+use bulla_testkit::store::SimStore;
+use bulla_testkit::trace::Trace;
+use tokio::time::Instant;
+
+use crate::client::{OCI_MANIFEST, sha256};
+
+const HOUR: Duration = Duration::from_secs(60 * 60);
+
+struct World {
+    script: ScriptedStore,
+    runtime: SimRuntime,
+    registry: Registry,
+}
+
+impl World {
+    /// A registry whose gc's grace is a day.
+    async fn new() -> Self {
+        let start = Instant::now();
+        let runtime = SimRuntime::new(start, 1);
+        let bucket = SimBucket::new(start, false);
+        let random = Arc::new(SeededRandom::new(2));
+        let store = SimStore::new(&bucket, &runtime, &random, &Trace::new(start, false));
+        let script = ScriptedStore::new(Arc::new(store));
+        let provider = SimProvider::new(&runtime, "k");
+        let engine = Engine::builder()
+            .providers(Providers::new().with(Arc::new(provider)))
+            .runtime(Arc::new(runtime.clone()))
+            .build();
+        let options = CreateOptions {
+            mode: Mode::Hierarchical,
+            key: key_id("k"),
+            identity: Identity::System,
+            managed: Managed::Customer,
+            revocation_bound: Duration::from_secs(60),
+            allow_unprotected_key: false,
+        };
+        let bucket = Bucket::from_object_store(Arc::new(script.clone()), "").unwrap();
+        let store = engine.create(bucket, options).await.unwrap();
+        let registry = Registry::new(store, RegistryOptions::default());
+        script.take_requests();
+        Self { script, runtime, registry }
+    }
+
+    fn repository(&self, name: &str) -> Repository {
+        self.registry.repository(name.parse().unwrap())
+    }
+
+    /// How many meta objects were written since the last time.
+    fn written(&self, kind: MetaKind) -> usize {
+        let part = format!("/{}/", kind.name());
+        let is_write = |op: Op| matches!(op, Op::Create | Op::Update);
+        let requests = self.script.take_requests();
+        requests
+            .iter()
+            .filter(|(op, key)| is_write(*op) && key.starts_with("meta/") && key.contains(&part))
+            .count()
+    }
+}
+
+async fn push(repository: &Repository, data: &'static [u8]) -> Digest {
+    let digest = sha256(data);
+    repository.put_blob_bytes(&digest, data).await.unwrap();
+    digest
+}
+
+fn manifest(layer: &Digest) -> PutManifest {
+    let part = |kind: &str| serde_json::json!({"mediaType": kind, "digest": layer.to_string(), "size": 1});
+    let manifest = serde_json::json!({
+        "schemaVersion": 2, "mediaType": OCI_MANIFEST,
+        "config": part("application/vnd.oci.image.config.v1+json"),
+        "layers": [part("application/vnd.oci.image.layer.v1.tar")],
+    });
+    PutManifest {
+        tags: vec!["v1".parse().unwrap()],
+        bytes: manifest.to_string().into(),
+        ..PutManifest::default()
+    }
+}
+
+/// FORMAT-R1, FORMAT-R2
+#[tokio::test(start_paused = true)]
+async fn what_is_written_is_as_format_md_says() {
+    let world = World::new().await;
+    let app = world.repository("app");
+    let layer = push(&app, b"layer").await;
+    let written: Vec<String> = world.script.take_requests().into_iter().map(|(_, key)| key).collect();
+    let at = |part: &str| written.iter().position(|key| key.contains(part)).unwrap();
+    assert!(at("/repository/") < at("/link/"), "gc looks for links in the repositories that there are");
+
+    let mut put = manifest(&layer);
+    let subject = sha256(b"subject");
+    let mut value: serde_json::Value = serde_json::from_slice(&put.bytes).unwrap();
+    value["subject"] = serde_json::json!({"digest": subject.to_string()});
+    value["annotations"] = serde_json::json!({"a": "b"});
+    put.bytes = value.to_string().into();
+    let (bytes, len) = (put.bytes.clone(), put.bytes.len());
+    let digest = app.put_manifest(put).await.unwrap().digest.to_string();
+    let mut long = value.clone();
+    long["annotations"]["a"] = serde_json::json!("x".repeat(61_440));
+    let long = PutManifest { bytes: long.to_string().into(), ..PutManifest::default() };
+    let long_len = long.bytes.len();
+    let long = app.put_manifest(long).await.unwrap().digest.to_string();
+    world.repository("other").mount_blob(&layer, Some(app.name())).await.unwrap();
+
+    let (layer, subject) = (layer.to_string(), subject.to_string());
+    let config = "application/vnd.oci.image.config.v1+json";
+    for (kind, path, payload) in [
+        (REPOSITORY, &["app"] as &[&str], "{}".to_owned()),
+        (LINK, &["app", &layer], r#"{"size":5}"#.to_owned()),
+        (
+            MANIFEST,
+            &["app", &digest],
+            format!(
+                "{{\"mediaType\":\"{OCI_MANIFEST}\",\"size\":{len}}}\n{}",
+                std::str::from_utf8(&bytes).unwrap()
+            ),
+        ),
+        (MANIFEST, &["app", &long], format!("{{\"mediaType\":\"{OCI_MANIFEST}\",\"size\":{long_len}}}\n")),
+        (TAG, &["app", "v1"], format!(r#"{{"digest":"{digest}"}}"#)),
+        (
+            REFERRER,
+            &["app", &subject, &digest],
+            format!(
+                r#"{{"mediaType":"{OCI_MANIFEST}","digest":"{digest}","size":{len},"artifactType":"{config}","annotations":{{"a":"b"}}}}"#
+            ),
+        ),
+        (
+            REFERRER,
+            &["app", &subject, &long],
+            format!(
+                r#"{{"mediaType":"{OCI_MANIFEST}","digest":"{long}","size":{long_len},"artifactType":"{config}","cut":true}}"#
+            ),
+        ),
+        (PIN, &[&layer], r#"{"state":"kept"}"#.to_owned()),
+    ] {
+        let entry = world.registry.store().meta().get(kind, path).await.unwrap().unwrap();
+        assert_eq!(std::str::from_utf8(&entry.payload).unwrap(), payload, "{path:?}");
+    }
+    // A later version may say more.
+    let more = br#"{"size":5,"later":[1]}"#.as_slice();
+    world.registry.store().meta().set(LINK, &["app", &layer], more).await.unwrap();
+    assert!(app.stat_blob(&sha256(b"layer")).await.unwrap().is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_looked_for_is_written_again_once_it_is_half_of_the_grace_old() {
+    let world = World::new().await;
+    let app = world.repository("app");
+    let layer = push(&app, b"layer").await;
+    assert_eq!(world.written(LINK), 1);
+    for (hours, writes) in [(1, 0), (10, 0), (2, 1), (11, 0), (2, 1)] {
+        tokio::time::sleep(hours * HOUR).await;
+        assert!(app.stat_blob(&layer).await.unwrap().is_some());
+        assert_eq!(world.written(LINK), writes, "{hours} h later");
+    }
+    // Who only reads relies on nothing.
+    tokio::time::sleep(20 * HOUR).await;
+    app.open_blob(&layer).await.unwrap().unwrap();
+    assert_eq!(world.written(LINK), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_manifest_keeps_what_it_needs() {
+    let world = World::new().await;
+    let app = world.repository("app");
+    let layer = push(&app, b"layer").await;
+    let put = app.put_manifest(manifest(&layer)).await.unwrap();
+    tokio::time::sleep(13 * HOUR).await;
+    world.script.take_requests();
+    app.put_manifest(manifest(&layer)).await.unwrap();
+    // The config and the layer are one blob here: it is looked for twice, and of two touches one is the other's.
+    assert!((1..=2).contains(&world.written(LINK)));
+    let index = serde_json::json!({
+        "schemaVersion": 2, "mediaType": crate::client::OCI_INDEX,
+        "manifests": [{"mediaType": OCI_MANIFEST, "digest": put.digest.to_string(), "size": 1}],
+    });
+    tokio::time::sleep(13 * HOUR).await;
+    world.script.take_requests();
+    let index = PutManifest { bytes: index.to_string().into(), ..PutManifest::default() };
+    app.put_manifest(index).await.unwrap();
+    assert_eq!(world.written(MANIFEST), 2, "the index, and its child again");
+}
+
+/// A process that was suspended between looking and writing looks again: gc may have removed what it saw.
+#[tokio::test(start_paused = true)]
+async fn a_manifest_put_that_took_too_long_looks_again() {
+    let world = World::new().await;
+    let app = world.repository("app");
+    let layer = push(&app, b"layer").await;
+    let (runtime, script) = (world.runtime.clone(), world.script.clone());
+    let suspend = move || {
+        runtime.suspend(7 * HOUR);
+        None
+    };
+    script.after(Op::Create, "/manifest/", suspend);
+    world.script.take_requests();
+    app.put_manifest(manifest(&layer)).await.unwrap();
+    let requests = world.script.take_requests();
+    let looked = requests.iter().filter(|(op, key)| *op == Op::Get && key.contains("/link/")).count();
+    assert_eq!(looked, 4, "config and layer, twice");
+    // And where it is gone by then, nothing is acknowledged, and no tag is moved.
+    let other = world.repository("other");
+    let layer = push(&other, b"layer").await;
+    let runtime = world.runtime.clone();
+    world.script.after(Op::Create, "/manifest/", move || {
+        runtime.suspend(7 * HOUR);
+        None
+    });
+    let removed = world.script.hold(Op::Create, "/manifest/");
+    let (put, ()) = tokio::join!(other.put_manifest(manifest(&layer)), async {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        other.delete_blob(&layer).await.unwrap();
+        world.runtime.suspend(7 * HOUR);
+        drop(removed);
+    });
+    assert_eq!(put.unwrap_err().code(), ErrorCode::ManifestBlobUnknown);
+    assert_eq!(other.tag(&"v1".parse().unwrap()).await.unwrap(), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_blob_that_is_reused_is_pinned_and_a_new_one_is_not() {
+    let world = World::new().await;
+    let (app, other) = (world.repository("app"), world.repository("other"));
+    let layer = push(&app, b"layer").await;
+    assert_eq!(world.written(PIN), 0);
+    assert!(other.mount_blob(&layer, Some(app.name())).await.unwrap());
+    assert_eq!(world.written(PIN), 1);
+    push(&world.repository("third"), b"layer").await;
+    assert_eq!(world.written(PIN), 0, "the pin is young");
+    tokio::time::sleep(13 * HOUR).await;
+    push(&world.repository("fourth"), b"layer").await;
+    assert_eq!(world.written(PIN), 1);
+}
+
+/// Nobody relies on a blob that gc is at: who wants it waits, and pushes it anew.
+#[tokio::test(start_paused = true)]
+async fn a_blob_that_gc_removes_is_not_reused() {
+    let world = World::new().await;
+    let (app, other) = (world.repository("app"), world.repository("other"));
+    let layer = push(&app, b"layer").await;
+    let (store, name) = (world.registry.store(), layer.to_string());
+    let meta = store.meta();
+    let deleting = br#"{"state":"deleting"}"#.as_slice();
+    let MetaWrite::Done(version) = meta.create(PIN, &[&name], deleting).await.unwrap() else { panic!() };
+    let error = other.mount_blob(&layer, Some(app.name())).await.unwrap_err();
+    assert_eq!(error.code(), ErrorCode::Unavailable, "{error}");
+    let (mounted, ()) = tokio::join!(other.mount_blob(&layer, Some(app.name())), async {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        store.delete(&layer).await.unwrap();
+        assert!(meta.remove(PIN, &[&name], &version).await.unwrap().is_done());
+    });
+    assert!(!mounted.unwrap());
+    assert!(other.stat_blob(&layer).await.unwrap().is_none());
+    // A link to what is gone is no blob either, so that clients push it again.
+    assert!(app.stat_blob(&layer).await.unwrap().is_none());
+    push(&other, b"layer").await;
+    assert!(other.stat_blob(&layer).await.unwrap().is_some());
+}
