@@ -50,8 +50,7 @@ impl Repository {
     /// Names a manifest of this repository that the caller relies on; of several at once, one is the last.
     pub(crate) async fn set_tag(&self, tag: &Tag, digest: &Digest) -> Result<()> {
         let payload = encode(&TagFact { digest: digest.clone() });
-        self.registry().write(TAG, &[self.name().as_str(), tag.as_str()], payload).await?;
-        Ok(())
+        self.registry().write(TAG, &[self.name().as_str(), tag.as_str()], payload).await
     }
 
     /// Removes every tag of a manifest.
