@@ -12,6 +12,7 @@ pub mod get;
 pub mod open;
 pub mod put;
 pub mod raw;
+pub mod registry;
 pub mod rewrap;
 pub mod rotate;
 pub mod seal;
