@@ -16,9 +16,7 @@ use bulla::{CreateOptions, Engine, Managed, Mode, Store, StoreUrl};
 use bulla_kek::{Identity, KeyKind, Providers};
 use bulla_registry::access::{Access, Action, Needs, Refused};
 use bulla_registry::server::{Server, ServerOptions, Service, TlsFiles};
-use bulla_vault::{
-    CreateKey, CreateVault, Passphrase, PassphraseCost, Permission, Vault, VaultProvider,
-};
+use bulla_vault::{CreateKey, CreateVault, Passphrase, PassphraseCost, Permission, Vault, VaultProvider};
 use reqwest::{Certificate, Client};
 use tempfile::TempDir;
 use tokio::sync::oneshot;
