@@ -2,7 +2,7 @@
 
 use bulla::{Digest, MetaEntry, MetaWrite};
 
-use crate::error::{RegistryError, Result};
+use crate::error::{ErrorCode, RegistryError, Result};
 use crate::facts::{TAG, TagFact, decode, encode};
 use crate::name::Tag;
 use crate::registry::{Page, Repository};
@@ -54,18 +54,15 @@ impl Repository {
     /// gc leaves the one it named before begins now.
     pub(crate) async fn set_tag(&self, tag: &Tag, digest: &Digest) -> Result<()> {
         let payload = encode(&TagFact { digest: digest.clone() });
-        let path = [self.name().as_str(), tag.as_str()];
-        let meta = self.store().meta();
-        let MetaWrite::Changed(before) = meta.create(TAG, &path, payload.clone()).await? else {
-            return Ok(());
-        };
-        // One that can't be read is replaced all the same.
-        let before = before.and_then(|entry| decode::<TagFact>(&entry).ok());
-        if let Some(before) = before.filter(|before| before.digest != *digest) {
-            self.rely_on_manifest(&before.digest).await?;
+        match self.tag(tag).await {
+            Ok(Some(before)) if before != *digest => {
+                self.rely_on_manifest(&before).await?;
+            }
+            // One that can't be read is replaced all the same.
+            Err(error) if error.code() != ErrorCode::Unknown => return Err(error),
+            _ => {}
         }
-        meta.set(TAG, &path, payload).await?;
-        Ok(())
+        self.registry().write(TAG, &[self.name().as_str(), tag.as_str()], payload).await
     }
 
     /// Removes every tag of a manifest.

@@ -19,6 +19,7 @@ mod revoked;
 mod served;
 #[cfg(feature = "aws-lc")]
 mod server;
+mod sim;
 mod support;
 #[cfg(feature = "aws-lc")]
 mod tokens;

@@ -15,8 +15,11 @@ use tokio::task::JoinHandle;
 
 use crate::client::Client;
 
-/// R in these tests: short, so that what is withdrawn is noticed soon.
-const R: Duration = Duration::from_millis(400);
+/// R where the key stays: a loaded machine has time to renew.
+const R: Duration = Duration::from_secs(5);
+
+/// R where it is withdrawn: short, so that this is noticed soon.
+const SHORT: Duration = Duration::from_millis(400);
 
 /// A store and its key's owner.
 pub(crate) struct World {
@@ -34,6 +37,15 @@ pub(crate) struct Node {
 
 impl World {
     pub(crate) async fn new() -> Self {
+        Self::with_bound(R).await
+    }
+
+    /// One whose key is going to be withdrawn.
+    pub(crate) async fn revocable() -> Self {
+        Self::with_bound(SHORT).await
+    }
+
+    async fn with_bound(revocation_bound: Duration) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let create =
             CreateVault { cost: PassphraseCost::MINIMAL, ..CreateVault::new(Passphrase::new("open sesame")) };
@@ -46,7 +58,7 @@ impl World {
             key: vault.key_id("registry", None).unwrap(),
             identity: identity.clone(),
             managed: Managed::Customer,
-            revocation_bound: R,
+            revocation_bound,
             allow_unprotected_key: false,
         };
         let place = place(&folder);
