@@ -2,11 +2,12 @@
 //!
 //! ```text
 //! T := the bucket's clock − grace
-//! blobs older than T, and pins                              candidates, with what is known of them
+//! blobs older than T
 //! each repository:  links, manifests with their versions    candidates are older than T
 //!                   then tags, then manifests again         what they need is marked
 //!                   unmarked candidates                     removed, if they are still as they were read
-//! blobs that no repository links                            pin deleting ─► delete ─► pin gone
+//! blobs that no repository links                            pin condemned ─► no link anywhere, again
+//!                                                           ─► pin deleting ─► delete ─► pin gone
 //! ```
 //!
 //! Nothing waits, and no clock counts but the bucket's. Who relies on something that is there writes it again if it is older
@@ -113,11 +114,10 @@ impl Registry {
             untagged_before: options.untagged_after.map(|age| before(age.max(grace))),
             dry_run: options.dry_run,
             progress,
+            blobs_done: 0,
             report: CollectReport::default(),
         };
         let mut unneeded = run.old_blobs().await?;
-        // Before any link is listed: who pins later than this is seen by the version.
-        let pins = run.pins().await?;
         let mut repositories = Listing::new(self, crate::facts::REPOSITORY, &[]);
         while let Some(page) = repositories.names().await? {
             for name in page {
@@ -130,7 +130,7 @@ impl Registry {
         if run.report.damaged > 0 {
             return Ok(run.report);
         }
-        run.blobs(unneeded, pins).await?;
+        run.blobs(unneeded).await?;
         Ok(run.report)
     }
 
@@ -168,6 +168,7 @@ struct Run<'a> {
     untagged_before: Option<SystemTime>,
     dry_run: bool,
     progress: &'a (dyn Fn(CollectProgress) + Send + Sync),
+    blobs_done: u64,
     report: CollectReport,
 }
 

@@ -68,10 +68,12 @@ pub struct TagFact {
 /// What a [`PIN`] says: who is at the blob.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "state", rename_all = "lowercase")]
-#[allow(clippy::exhaustive_enums, reason = "the protocol has these two")]
+#[allow(clippy::exhaustive_enums, reason = "the protocol has these three")]
 pub enum PinFact {
     /// Somebody relies on it and links it soon.
     Kept,
+    /// Gc found no link to it, and looks again: who relies on it says [`Kept`](Self::Kept).
+    Condemned,
     /// Gc removes it: nobody may rely on it.
     Deleting {
         /// The put that made what is removed. Nothing else is removed under this pin, by whoever finishes it.

@@ -2,12 +2,17 @@
 //!
 //! ```text
 //! reuse   pin kept, written less than half of the grace ago ─► blob still there? ─► link
-//! gc      no link anywhere, pin absent or a grace old ─► pin deleting {put} ─► delete what that put made ─► pin gone
+//! gc      no link anywhere, pin absent or a grace old
+//!           ─► pin condemned ─► no link anywhere, again ─► pin deleting {put}, if it is still that pin
+//!           ─► delete what that put made ─► pin gone
 //! ```
 //!
-//! A blob that a put has just created needs none: its envelope is young. A gc that died while it was at a blob leaves a pin
-//! that says so; whoever comes by finishes it. That is safe however late the first one wakes up: all that anybody removes
-//! under a pin is what the put it names has made, and that is gone by then.
+//! Who reuses a blob and comes before *condemned* has linked it when gc looks again; who comes after it makes the pin another
+//! one. (Without *condemned* gc would count on a pin that is absent *still*, and it may be so *again*.) A blob that a put has
+//! just created needs no pin: its envelope is young.
+//!
+//! A gc that died while it was at a blob leaves a pin that says so; whoever comes by finishes it. That is safe however late
+//! the first one wakes up: all that anybody removes under a pin is what the put it names has made, and that is gone by then.
 
 use std::time::Duration;
 
@@ -45,6 +50,12 @@ impl Registry {
                     Some(entry) if decode::<PinFact>(&entry)? == PinFact::Kept => return Ok(()),
                     other => found = other,
                 },
+                PinFact::Condemned => {
+                    match meta.update(PIN, &path, encode(&PinFact::Kept), &entry.version).await? {
+                        MetaWrite::Done(_) => return Ok(()),
+                        MetaWrite::Changed(other) => found = other,
+                    }
+                }
                 PinFact::Deleting { put } => {
                     let (version, first_seen) =
                         since.get_or_insert_with(|| (entry.version.clone(), self.boot()));

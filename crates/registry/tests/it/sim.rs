@@ -15,9 +15,7 @@ use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Duration;
 
 use bulla::kek::{Identity, Providers, Runtime};
-use bulla::{
-    Algorithm, Anchor, Bucket, CreateOptions, Digest, Engine, Managed, Mode, OpenOptions, Store, Trust,
-};
+use bulla::{Algorithm, Anchor, Bucket, CreateOptions, Digest, Engine, Managed, Mode, OpenOptions, Trust};
 use bulla_registry::facts::{LINK, MANIFEST, PIN};
 use bulla_registry::{
     CollectOptions, ErrorCode, PutManifest, Reference, Registry, RegistryError, RegistryOptions, Repository,
@@ -27,7 +25,8 @@ use bulla_testkit::faults::Faults;
 use bulla_testkit::provider::{SimProvider, key_id};
 use bulla_testkit::runtime::SeededRandom;
 use bulla_testkit::simulation::{SimNode, Simulation, for_each_seed};
-use futures::TryStreamExt;
+use futures::future::BoxFuture;
+use futures::{FutureExt, TryStreamExt};
 use tokio::time::Instant;
 
 use crate::client::{OCI_MANIFEST, sha256};
@@ -81,8 +80,9 @@ async fn scenario(sim: &Simulation, faults: fn(&SeededRandom) -> Faults) {
         let (acknowledged, working) = (Arc::clone(&acknowledged), Arc::clone(&working));
         let provider = &provider;
         async move {
-            machine(sim, name, provider, anchor, faults, async |registry, random| {
-                pushes(&registry, &random, &acknowledged).await;
+            machine(sim, name, provider, anchor, faults, move |registry, random| {
+                let acknowledged = Arc::clone(&acknowledged);
+                async move { pushes(&registry, &random, &acknowledged).await }.boxed()
             })
             .await;
             *working.lock().unwrap() -= 1;
@@ -92,8 +92,8 @@ async fn scenario(sim: &Simulation, faults: fn(&SeededRandom) -> Faults) {
         let (provider, working) = (&provider, Arc::clone(&working));
         async move {
             while *working.lock().unwrap() > 0 {
-                machine(sim, name, provider, anchor, faults, async |registry, random| {
-                    collects(&registry, &random).await;
+                machine(sim, name, provider, anchor, faults, |registry, random| {
+                    async move { collects(&registry, &random).await }.boxed()
                 })
                 .await;
             }
@@ -103,7 +103,7 @@ async fn scenario(sim: &Simulation, faults: fn(&SeededRandom) -> Faults) {
 
     sim.sleep(4 * GRACE).await;
     let last = sim.node("last");
-    let registry = open(&last, &provider, anchor).await.unwrap();
+    let registry = open(last, provider, anchor).await.unwrap();
     let options = collect_options(Some(GRACE));
     for _ in 0..3 {
         let report = registry.collect(&options, &|_| {}).await.unwrap();
@@ -114,16 +114,14 @@ async fn scenario(sim: &Simulation, faults: fn(&SeededRandom) -> Faults) {
 }
 
 /// A machine with several lives, each of which ends when its work is done or it is killed.
-async fn machine<W>(
+async fn machine(
     sim: &Simulation,
     name: &str,
     provider: &SimProvider,
     anchor: Anchor,
     faults: fn(&SeededRandom) -> Faults,
-    work: W,
-) where
-    W: AsyncFn(Registry, Arc<SeededRandom>),
-{
+    work: impl Fn(Registry, Arc<SeededRandom>) -> BoxFuture<'static, ()>,
+) {
     let random = sim.random();
     for life in 0..2 {
         let node = sim.node(&format!("{name}{life}"));
@@ -131,25 +129,17 @@ async fn machine<W>(
         if random.chance(500) {
             node.crash_after(1 + random.below(*random.pick(&[50, 300, 1000])));
         }
-        let mine = provider.for_node(node.runtime());
-        if let Some(registry) = open(&node, &mine, anchor).await {
-            // A killed node's requests never answer: its work is given up with it.
-            tokio::select! {
-                () = work(registry.clone(), Arc::clone(random)) => {}
-                () = killed(&node) => {}
-            }
-            if !node.runtime().is_killed() {
+        let opening = open(node.clone(), provider.for_node(node.runtime()), anchor);
+        if let Some(Some(registry)) = node.run(opening).await {
+            let working = work(registry.clone(), Arc::clone(random));
+            node.run(async move {
+                working.await;
                 registry.store().close().await;
-            }
+            })
+            .await;
         }
         node.kill();
         sim.sleep(random.duration(Duration::from_secs(60))).await;
-    }
-}
-
-async fn killed(node: &SimNode) {
-    while !node.runtime().is_killed() {
-        tokio::time::sleep(Duration::from_secs(1)).await;
     }
 }
 
@@ -178,7 +168,7 @@ async fn pushes(registry: &Registry, random: &SeededRandom, acknowledged: &Ackno
             Err(error) => acceptable(error),
         }
         let name = *random.pick(&REPOSITORIES);
-        check(&registry.repository(name.parse().unwrap()), *random.pick(&TAGS), true).await;
+        check(&registry.repository(name.parse().unwrap()), random.pick(&TAGS), true).await;
     }
 }
 
@@ -357,16 +347,11 @@ fn collect_options(untagged_after: Option<Duration>) -> CollectOptions {
     options
 }
 
-async fn open(node: &SimNode, provider: &SimProvider, anchor: Anchor) -> Option<Registry> {
-    let engine = engine(node, provider);
+async fn open(node: SimNode, provider: SimProvider, anchor: Anchor) -> Option<Registry> {
+    let engine = engine(&node, &provider);
     for _ in 0..20 {
         let options = OpenOptions { trust: Trust::Anchor(anchor), floor: None };
-        let opening = engine.open(bucket(node), options);
-        let opened: Option<Store> = tokio::select! {
-            opened = opening => opened.ok(),
-            () = killed(node) => return None,
-        };
-        if let Some(store) = opened {
+        if let Ok(store) = engine.open(bucket(&node), options).await {
             let mut options = RegistryOptions::default();
             options.grace = GRACE;
             return Some(Registry::new(store, options));
