@@ -73,8 +73,8 @@ pub use bulla_envelope::record::{Managed, Mode, StoreKeyState};
 /// The audit log's formats: entries, checkpoints, exports, the keys that sign and verify them.
 pub mod audit_format {
     pub use bulla_envelope::audit::{
-        Checkpoint, CheckpointError, Entry, Export, NoteError, ParseKeyError, PublicKey, SigningKey,
-        StoreLogMark, Verified, VerifyError,
+        Checkpoint, CheckpointError, Entry, Export, NoteError, ParseKeyError, Proof, ProofError, Proven,
+        PublicKey, SigningKey, StoreLogMark, Verified, VerifyError,
     };
 }
 /// The key side, as an embedder needs it: what a provider implements, how keys are named, what a runtime gives.
