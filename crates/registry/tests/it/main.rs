@@ -7,6 +7,7 @@ mod access;
 mod blobs;
 mod bucket;
 mod client;
+mod collect;
 mod discovery;
 mod hostile;
 mod manifests;

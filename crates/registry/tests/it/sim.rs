@@ -168,7 +168,8 @@ async fn pushes(registry: &Registry, random: &SeededRandom, acknowledged: &Ackno
             Err(error) => acceptable(error),
         }
         let name = *random.pick(&REPOSITORIES);
-        check(&registry.repository(name.parse().unwrap()), random.pick(&TAGS), true).await;
+        let tag: &str = random.pick::<&str>(&TAGS);
+        check(&registry.repository(name.parse().unwrap()), tag, true).await;
     }
 }
 
