@@ -34,8 +34,10 @@ impl Run<'_> {
         let mut known = HashMap::new();
         self.manifests(&repository, true, &mut known).await?;
         let tagged = self.tagged(&repository).await?;
-        // Those that came meanwhile: they need what they need.
-        self.manifests(&repository, false, &mut known).await?;
+        if self.report.damaged == damaged_before {
+            // Those that came meanwhile: they need what they need.
+            self.manifests(&repository, false, &mut known).await?;
+        }
         if self.report.damaged > damaged_before {
             return Ok(());
         }
