@@ -269,7 +269,7 @@ async fn a_blob_that_gc_removes_is_not_reused() {
 }
 
 /// A gc that died while it was at a blob holds nobody up: who wants the blob finishes it, and whatever the gc does when it
-/// wakes up is without effect on what is put then.
+/// wakes up is without effect on what is put then. FORMAT-R5
 #[tokio::test(start_paused = true)]
 async fn a_gc_that_died_is_finished_by_who_wants_the_blob() {
     let world = World::new().await;

@@ -6,9 +6,7 @@
 //! - no push fails for want of a blob or manifest that it found, if its steps follow one another within half of the grace;
 //! - when all is quiet and the grace has passed, nothing is left but what the tags need.
 //!
-//! The seeds find, among others, a collector that does not compare versions when it removes a link or pins a blob; one that
-//! reads the tags or manifests before it reads what may go; a push that does not touch what it relies on, or that does not pin
-//! what it reuses; and a pin whose finisher deletes whatever blob is there by then.
+//! With something left out, seeds fail: SEEDS
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, LazyLock, Mutex};
@@ -51,12 +49,12 @@ type Acknowledged = Arc<Mutex<BTreeSet<(String, String)>>>;
 
 #[test]
 fn pushes_and_collectors_keep_out_of_each_others_way() {
-    for_each_seed(60, async |sim| scenario(sim, |_| Faults::SLOW).await);
+    for_each_seed(40, async |sim| scenario(sim, |_| Faults::SLOW).await);
 }
 
 #[test]
 fn no_fault_makes_gc_take_what_a_push_needs() {
-    for_each_seed(120, async |sim| scenario(sim, Faults::mixed).await);
+    for_each_seed(80, async |sim| scenario(sim, Faults::mixed).await);
 }
 
 async fn scenario(sim: &Simulation, faults: fn(&SeededRandom) -> Faults) {
@@ -154,7 +152,8 @@ async fn pushes(registry: &Registry, random: &SeededRandom, acknowledged: &Ackno
         }
         let tag = *random.pick(&[TAGS[0], TAGS[1], LOOSE]);
         let begun = Instant::now();
-        match push(&repository, tag, random).await {
+        let pushing = stopping(push(&repository, tag, random), random, 300, GRACE).await;
+        match pushing {
             Ok(()) => {
                 check(&repository, tag, tag == LOOSE).await;
                 if tag != LOOSE {
@@ -239,17 +238,32 @@ async fn collects(registry: &Registry, random: &SeededRandom) {
                 Err(error) => acceptable(error),
             }
         };
-        let mut collecting = std::pin::pin!(collecting);
-        let is_stopped = tokio::select! {
-            () = &mut collecting => continue,
-            () = tokio::time::sleep(random.duration(Duration::from_secs(20))) => random.chance(700),
-        };
-        // The process stands still, and what it had sent arrives; or it is gone.
-        if is_stopped {
-            tokio::time::sleep(random.duration(3 * GRACE)).await;
-            collecting.await;
+        if random.chance(150) {
+            // It is dropped in the middle.
+            let _ = tokio::time::timeout(random.duration(Duration::from_secs(20)), collecting).await;
+        } else {
+            stopping(collecting, random, 400, 3 * GRACE).await;
         }
     }
+}
+
+/// Sometimes the process stands still, once, while what it has sent arrives.
+async fn stopping<T>(
+    work: impl Future<Output = T>,
+    random: &SeededRandom,
+    permille: u64,
+    longest: Duration,
+) -> T {
+    let mut work = std::pin::pin!(work);
+    if random.chance(permille) {
+        let until = random.duration(*random.pick(&[Duration::from_secs(1), Duration::from_secs(100)]));
+        tokio::select! {
+            done = &mut work => return done,
+            () = tokio::time::sleep(until) => {}
+        }
+        tokio::time::sleep(random.duration(longest)).await;
+    }
+    work.await
 }
 
 /// What the tag names is whole.
