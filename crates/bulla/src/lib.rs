@@ -67,7 +67,7 @@ mod verify;
 pub use bulla_envelope::crypto::CryptoProvider;
 pub use bulla_envelope::derive::Anchor;
 pub use bulla_envelope::digest::{Algorithm, Digest, ParseDigestError};
-pub use bulla_envelope::ids::{SessionId, StoreId, StoreKeyId};
+pub use bulla_envelope::ids::{BlobId, SessionId, StoreId, StoreKeyId};
 pub use bulla_envelope::meta::MetaKind;
 pub use bulla_envelope::record::{Managed, Mode, StoreKeyState};
 /// The audit log's formats: entries, checkpoints, exports, the keys that sign and verify them.

@@ -16,6 +16,7 @@ pub mod access;
 mod blobs;
 mod catalog;
 mod clock;
+mod collect;
 mod error;
 pub mod facts;
 pub mod http;
@@ -30,6 +31,7 @@ pub mod server;
 mod tags;
 
 pub use self::blobs::BlobStat;
+pub use self::collect::{CollectOptions, CollectProgress, CollectReport};
 pub use self::error::{ErrorCode, RegistryError, Result};
 pub use self::facts::Descriptor;
 pub use self::manifests::{Manifest, ManifestStat, PutManifest, PutManifestResult};

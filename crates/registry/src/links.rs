@@ -45,7 +45,6 @@ impl Repository {
             let started = self.registry().boot();
             self.registry().pin(digest).await?;
             if !self.store().contains(digest).await? {
-                self.unlink(digest).await?;
                 return Ok(false);
             }
             self.link(digest, size).await?;

@@ -178,7 +178,7 @@ impl Repository {
     }
 
     /// Whether the repository has the manifest, which then stays for at least half of the grace.
-    async fn rely_on_manifest(&self, digest: &Digest) -> Result<bool> {
+    pub(crate) async fn rely_on_manifest(&self, digest: &Digest) -> Result<bool> {
         let name = digest.to_string();
         let path = [self.name().as_str(), &name];
         Ok(self.registry().rely_on(MANIFEST, &path).await?.is_some())

@@ -7,6 +7,7 @@ mod access;
 mod blobs;
 mod bucket;
 mod client;
+mod collect;
 mod conformance;
 mod discovery;
 mod hostile;
@@ -21,6 +22,7 @@ mod revoked;
 mod served;
 #[cfg(feature = "aws-lc")]
 mod server;
+mod sim;
 mod support;
 #[cfg(feature = "aws-lc")]
 mod tokens;
