@@ -1,23 +1,14 @@
 //! Lazy pull: one file out of a sealed layer, by ranges, at the cost of the chunks that it is in.
 
-use std::fmt;
 use std::io::{Read, Write};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
-use async_trait::async_trait;
 use bulla::Bucket;
 use bulla_registry::RegistryOptions;
 use bulla_registry::access::Open;
+use bulla_testkit::metered::MeteredStore;
 use flate2::read::GzDecoder;
 use flate2::{Compression, GzBuilder};
-use futures::stream::BoxStream;
-use object_store::memory::InMemory;
-use object_store::path::Path;
-use object_store::{
-    CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
-    PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
-};
 use serde_json::{Value, json};
 
 use crate::client::{Client, sha256};
@@ -27,67 +18,6 @@ const FILES: u32 = 240;
 const FILE: usize = 100 << 10;
 /// Where the table of contents is, in the extra field of an empty gzip member.
 const FOOTER: usize = 51;
-
-/// A bucket that counts what is read of it.
-#[derive(Clone, Debug, Default)]
-struct Metered {
-    inner: Arc<InMemory>,
-    bytes: Arc<AtomicU64>,
-    requests: Arc<AtomicU64>,
-}
-
-impl Metered {
-    fn bucket(&self) -> Bucket {
-        Bucket::from_object_store(Arc::new(self.clone()), "").unwrap()
-    }
-
-    /// Bytes and requests since the last time.
-    fn take(&self) -> (u64, u64) {
-        (self.bytes.swap(0, Ordering::SeqCst), self.requests.swap(0, Ordering::SeqCst))
-    }
-}
-
-impl fmt::Display for Metered {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Metered")
-    }
-}
-
-#[async_trait]
-impl ObjectStore for Metered {
-    async fn put_opts(&self, key: &Path, payload: PutPayload, options: PutOptions) -> Result<PutResult> {
-        self.inner.put_opts(key, payload, options).await
-    }
-    async fn put_multipart_opts(
-        &self,
-        key: &Path,
-        options: PutMultipartOptions,
-    ) -> Result<Box<dyn MultipartUpload>> {
-        self.inner.put_multipart_opts(key, options).await
-    }
-    async fn get_opts(&self, key: &Path, options: GetOptions) -> Result<GetResult> {
-        let head = options.head;
-        let got = self.inner.get_opts(key, options).await;
-        self.requests.fetch_add(1, Ordering::SeqCst);
-        if let (Ok(got), false) = (&got, head) {
-            self.bytes.fetch_add(got.range.end - got.range.start, Ordering::SeqCst);
-        }
-        got
-    }
-    fn delete_stream(&self, keys: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
-        self.inner.delete_stream(keys)
-    }
-    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
-        self.requests.fetch_add(1, Ordering::SeqCst);
-        self.inner.list(prefix)
-    }
-    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
-        self.inner.list_with_delimiter(prefix).await
-    }
-    async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
-        self.inner.copy_opts(from, to, options).await
-    }
-}
 
 /// Bytes that no compression makes shorter.
 fn content(number: u32) -> Vec<u8> {
@@ -179,10 +109,11 @@ async fn read(client: &Client, path: &str, name: &str) -> Vec<u8> {
 
 #[tokio::test]
 async fn a_file_costs_less_than_a_tenth_of_its_layer() {
-    let bucket = Metered::default();
-    let world = World::over(bucket.bucket()).await;
+    let metered = MeteredStore::default();
+    let bucket = || Bucket::from_object_store(Arc::new(metered.clone()), "").unwrap();
+    let world = World::over(bucket()).await;
     let start = async || {
-        let store = world.open_at(bucket.bucket()).await;
+        let store = world.open_at(bucket()).await;
         Node::with(store, RegistryOptions::default(), Arc::new(Open)).await
     };
     let layer = layer();
@@ -192,16 +123,16 @@ async fn a_file_costs_less_than_a_tenth_of_its_layer() {
     for number in [0, 117, FILES - 1] {
         // One that has nothing of the layer in memory.
         let node = start().await;
-        bucket.take();
+        let _ = metered.take();
         let got = read(&node.client, &path, &format!("usr/lib/{number}.so")).await;
         assert!(got == content(number));
-        let (bytes, requests) = bucket.take();
+        let (bytes, requests) = metered.take();
         assert!(bytes * 10 < size, "{bytes} of {size} bytes were read of the bucket");
         assert!(bytes < 1 << 20 && requests < 20, "{bytes} bytes in {requests} requests");
         // The next file of a layer that is known.
         let got = read(&node.client, &path, "usr/lib/42.so").await;
         assert!(got == content(42));
-        let (bytes, requests) = bucket.take();
+        let (bytes, requests) = metered.take();
         assert!(bytes * 10 < size, "{bytes} of {size} bytes in {requests} requests");
     }
 }
