@@ -207,6 +207,14 @@ fn any_record() -> impl Strategy<Value = LogRecord> {
                 value: value(40).try_into().unwrap(),
                 since: seed % 7,
             });
+            let other_parties: Vec<PartyEntry> = (1..members)
+                .map(|number| PartyEntry {
+                    identity: format!("identity {number}"),
+                    key_id: format!("kek-{number}"),
+                })
+                .collect();
+            // Several parties are in one mode, and customers.
+            let (direct, service) = (direct && members == 1, service && members == 1);
             LogRecord {
                 number,
                 history: (1..number).map(|_| value(32).try_into().unwrap()).collect(),
@@ -222,6 +230,7 @@ fn any_record() -> impl Strategy<Value = LogRecord> {
                 rotated,
                 managed: if service { Managed::Service } else { Managed::Customer },
                 written: seed % (1 << 41),
+                other_parties,
             }
         },
     )

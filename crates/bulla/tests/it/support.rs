@@ -227,6 +227,7 @@ pub(crate) fn create_options() -> CreateOptions {
         managed: Managed::Customer,
         revocation_bound: R,
         allow_unprotected_key: false,
+        second: None,
     }
 }
 

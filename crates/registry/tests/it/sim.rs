@@ -67,6 +67,7 @@ async fn scenario(sim: &Simulation, faults: fn(&SeededRandom) -> Faults) {
         managed: Managed::Customer,
         revocation_bound: Duration::from_secs(60 * 60),
         allow_unprotected_key: false,
+        second: None,
     };
     let store = engine(&maker, &provider).create(bucket(&maker), options).await.unwrap();
     let anchor = store.anchor();

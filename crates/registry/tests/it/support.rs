@@ -60,6 +60,7 @@ impl World {
             managed: Managed::Customer,
             revocation_bound,
             allow_unprotected_key: false,
+            second: None,
         };
         let place = place(&folder);
         let store = engine(&vault).create(place.connect(true).unwrap(), options).await.unwrap();
