@@ -4,8 +4,8 @@ use bulla_envelope::envelope::Wrap;
 use bulla_envelope::ids::{RootId, StoreId, StoreKeyId};
 use bulla_envelope::random::RandomSource;
 use bulla_envelope::record::{
-    KekEntry, KekState, LogRecord, MacMismatch, Managed, Mode, RootEntry, RootState, SignedRecord,
-    StoreKeyEntry, StoreKeyState, UnverifiedRecord, log_key, object_hash, parse_log_key, stub,
+    KekEntry, KekState, LogRecord, MacMismatch, Managed, Mode, PartyEntry, RootEntry, RootState,
+    SignedRecord, StoreKeyEntry, StoreKeyState, UnverifiedRecord, log_key, object_hash, parse_log_key, stub,
 };
 use bulla_envelope::secret::{Root, Secret};
 use bulla_envelope::{DecodeError, MAX_OBJECT_LEN};
