@@ -138,6 +138,7 @@ async fn create(vault: &Vault, provider: Observed<Counting>, bucket: Bucket, bou
         managed: Managed::Customer,
         revocation_bound: bound,
         allow_unprotected_key: false,
+        second: None,
     };
     engine.create(bucket, options).await.expect("an empty bucket takes a store")
 }

@@ -19,8 +19,8 @@ use bulla_envelope::meta::{MetaKeys, MetaKind, MetaRecord};
 use bulla_envelope::object::SealedObject;
 use bulla_envelope::random::RandomSource;
 use bulla_envelope::record::{
-    KekEntry, KekState, LogRecord, Managed, Mode, RootEntry, RootState, SignedRecord, StoreKeyEntry,
-    StoreKeyState,
+    KekEntry, KekState, LogRecord, Managed, Mode, PartyEntry, RootEntry, RootState, SignedRecord,
+    StoreKeyEntry, StoreKeyState,
 };
 use bulla_envelope::secret::{Dek, Root};
 use bulla_envelope::session::{SessionRecord, StoredExtent};
@@ -125,6 +125,7 @@ fn log_records() -> io::Result<()> {
         rotated: None,
         managed: Managed::Customer,
         written: 1_700_000_000_000,
+        other_parties: Vec::new(),
     };
     let signed = |record: &LogRecord| record.sign(&old.record_key()).expect("well-formed");
     write_record("first", &signed(&first))?;
@@ -140,10 +141,17 @@ fn log_records() -> io::Result<()> {
     write_record("rotating", &signed(&rotating))?;
 
     let mut shared = rotating.clone();
-    shared.mode = Mode::Direct;
-    shared.managed = Managed::Service;
     shared.roots[0].groups = vec![vec![wrap(KEK, "RSA-OAEP-256", 384), wrap(SHARE, "A256KW", 40)]];
-    write_record("two_parties_direct", &signed(&shared))?;
+    shared.other_parties = vec![PartyEntry {
+        identity: "escrow".into(),
+        key_id: "vault:aaaaaaaaaaaaaaaaaaaaaaaaaa/keys/registry".into(),
+    }];
+    write_record("two_parties", &signed(&shared))?;
+
+    let mut direct = rotating.clone();
+    direct.mode = Mode::Direct;
+    direct.managed = Managed::Service;
+    write_record("direct", &signed(&direct))?;
 
     let mut pending = first.clone();
     pending.roots.push(RootEntry {

@@ -85,6 +85,8 @@ def log_record_from(value):
     record |= {8: keks, 9: roots, 10: store_keys, 11: value["created"], 13: value["managed"], 14: value["written"]}
     if "rotated" in value:
         record[12] = value["rotated"]
+    if "other_parties" in value:
+        record[15] = [[one["identity"], one["key_id"]] for one in value["other_parties"]]
     return record
 
 

@@ -118,6 +118,7 @@ async fn node() {
         managed: Managed::Customer,
         revocation_bound: R,
         allow_unprotected_key: false,
+        second: None,
     };
     let bucket = StoreUrl::parse(folder.join("store").to_str().unwrap()).unwrap().connect(true).unwrap();
     let store = engine.create(bucket, create).await.unwrap();

@@ -217,6 +217,7 @@ async fn store(bucket: &Bucket, gc_grace: Duration, revocation_bound: Duration) 
         managed: Managed::Customer,
         revocation_bound,
         allow_unprotected_key: false,
+        second: None,
     };
     engine.create(bucket.clone(), options).await.unwrap()
 }

@@ -50,6 +50,7 @@ mod log_claims;
 mod memory;
 mod meta;
 mod pace;
+mod party;
 mod preflight;
 pub mod range;
 mod rewrap;
@@ -98,15 +99,16 @@ pub use self::gate::{FollowedVersions, KeyFailure, KeyReport, KeyState, KeyState
 pub use self::gc::{GcOptions, GcProgress, GcReport, Tally};
 pub use self::list::BlobEntry;
 pub use self::log::RecordMark;
-pub use self::log_claims::LogClaims;
+pub use self::log_claims::{ClaimedKek, LogClaims};
 #[cfg(feature = "locked-memory")]
 pub use self::memory::{HeldSecrets, held_secrets, lock_secrets};
 pub use self::meta::{Meta, MetaEntry, MetaPage, MetaVersion, MetaWrite};
+pub use self::party::{Party, PartyKey};
 pub use self::rewrap::Rewrap;
 pub use self::rotate::{RotateOptions, Rotation};
 pub use self::session::{Session, SessionEntry, SessionOptions};
 pub use self::shred::Shredded;
-pub use self::status::Status;
+pub use self::status::{PartyStatus, Status};
 pub use self::store::Store;
 pub use self::sweep::{SweepEvent, SweepOptions, SweepPhase, SweepProgress};
 pub use self::upload::{PutOptions, PutResult, Upload};

@@ -64,17 +64,17 @@ pub(super) fn of_store(
             }
             _ => None,
         });
-    let in_use: Vec<KeyId> = match claims {
-        Some(claims) => claims.keks.iter().map(|(kek, _)| kek.clone()).collect(),
-        None => remembered.clone().into_iter().collect(),
+    let used: Vec<(KeyId, &str)> = match claims {
+        Some(claims) => claims.keks.iter().map(|kek| (kek.key.clone(), kek.identity.as_str())).collect(),
+        None => remembered.clone().map(|key| (key, encryption.identity.as_str())).into_iter().collect(),
     };
-    let identity = claims.map_or(encryption.identity.as_str(), |claims| claims.identity.as_str());
-    let Ok(identity) = identity.parse::<Identity>() else {
-        report.skipped("key", "the identity that the store uses its key as can't be read")?;
-        return Ok(Vec::new());
-    };
+    let in_use: Vec<KeyId> = used.iter().map(|(key, _)| key.clone()).collect();
     let mut subjects = Vec::new();
-    for id in &in_use {
+    for (id, identity) in &used {
+        let Ok(identity) = identity.parse::<Identity>() else {
+            report.skipped("key", "the identity that the store uses its key as can't be read")?;
+            continue;
+        };
         match providers.provider_for(id) {
             Ok(provider) => subjects.push(Subject {
                 uri: provider.display_uri(id),

@@ -145,6 +145,10 @@ fn records() -> Vec<(&'static str, Value)> {
             verifies("either KEK opens the root", &sign(samples::rotating_record())),
         ),
         ("record_two_party_group", verifies("both KEKs are needed", &sign(samples::two_party_record()))),
+        (
+            "record_second_party_joins",
+            verifies("the first party's KEK alone still opens the root", &sign(samples::joining_record())),
+        ),
         ("record_pending_root", pending),
         ("record_retiring_root", retiring),
     ]

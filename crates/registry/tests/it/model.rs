@@ -46,6 +46,7 @@ impl World {
             managed: Managed::Customer,
             revocation_bound: Duration::from_secs(60),
             allow_unprotected_key: false,
+            second: None,
         };
         let bucket = Bucket::from_object_store(Arc::new(script.clone()), "").unwrap();
         let store = engine.create(bucket, options).await.unwrap();

@@ -48,6 +48,7 @@ impl World {
             managed: Managed::Customer,
             revocation_bound: R,
             allow_unprotected_key: false,
+            second: None,
         };
         let url = StoreUrl::parse(&folder.path().join("store").display().to_string()).unwrap();
         let engine = Engine::builder().providers(providers).build();

@@ -70,6 +70,7 @@ impl World {
             managed: Managed::Customer,
             revocation_bound,
             allow_unprotected_key: false,
+            second: None,
         };
         let store = engine(&vault).create(bucket, options).await.unwrap();
         Self { folder, vault, identity, store }
