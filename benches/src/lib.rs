@@ -1,7 +1,8 @@
 //! What Bulla costs beside the primitives it is made of.
 //!
 //! Each group holds the limit (raw primitives), a peer where there is one, and ours, so that their ratio comes from
-//! one run on one machine. Everything is measured in CPU time, so that work moved to another thread counts.
+//! one run on one machine. Everything is measured in CPU time, so that work moved to another thread counts; but for
+//! [`registry`], whose peer is another process.
 //! `cargo xtask bench-report` prints the ratios.
 
 #![allow(clippy::missing_panics_doc, reason = "a bench whose work fails has nothing better to do")]
@@ -12,6 +13,7 @@ pub mod get;
 pub mod open;
 pub mod put;
 pub mod raw;
+pub mod registry;
 pub mod rewrap;
 pub mod rotate;
 pub mod seal;

@@ -6,10 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bulla::{Bucket, CreateOptions, Engine, Managed, Mode, Store, StoreUrl};
-use bulla_envelope::secret::Secret;
 use bulla_kek::{
-    Identity, KekError, KekProvider, KeyDescription, KeyId, KeyKind, Providers, TokioRuntime, WrapAlgorithm,
-    WrappedKey, async_trait,
+    Identity, KekError, KeyId, KeyKind, Observed, ObservedCall, Observer, Operation, Providers, TokioRuntime,
 };
 use bulla_vault::{CreateKey, CreateVault, Passphrase, PassphraseCost, Permission, Vault, VaultProvider};
 use bytes::Bytes;
@@ -53,7 +51,8 @@ impl World {
         let vault = vault(&dir.path().join("vault"));
         let (objects, bucket) = place.empty(&dir.path().join("store"));
         let calls = Arc::default();
-        let provider = Counting { vault: VaultProvider::new(vault.clone()), calls: Arc::clone(&calls) };
+        let provider = Arc::new(VaultProvider::new(vault.clone()));
+        let provider = Observed::new(provider, Counting(Arc::clone(&calls)));
         let store = tokio.block_on(create(&vault, provider, bucket, bound));
         Self { tokio, objects, store, calls, vault, _dir: dir }
     }
@@ -126,7 +125,7 @@ fn vault(dir: &FsPath) -> Vault {
     vault
 }
 
-async fn create(vault: &Vault, provider: Counting, bucket: Bucket, bound: Duration) -> Store {
+async fn create(vault: &Vault, provider: Observed<Counting>, bucket: Bucket, bound: Duration) -> Store {
     let key = vault.key_id("bench", None).expect("that is a key's name");
     let engine = Engine::builder()
         .providers(Providers::new().with(Arc::new(provider)))
@@ -139,53 +138,28 @@ async fn create(vault: &Vault, provider: Counting, bucket: Bucket, bound: Durati
         managed: Managed::Customer,
         revocation_bound: bound,
         allow_unprotected_key: false,
+        second: None,
     };
     engine.create(bucket, options).await.expect("an empty bucket takes a store")
 }
 
-/// The vault, and how often it was asked.
+/// How often a provider was asked.
 #[derive(Debug)]
-struct Counting {
-    vault: VaultProvider,
-    calls: Arc<AtomicU64>,
-}
+struct Counting(Arc<AtomicU64>);
 
-impl Counting {
-    fn asked(&self) -> &VaultProvider {
-        self.calls.fetch_add(1, Ordering::Relaxed);
-        &self.vault
+impl Observer for Counting {
+    type Call = Counted;
+
+    fn asked(&self, _: Operation, _: &KeyId, _: &Identity) -> Counted {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        Counted
     }
 }
 
-#[async_trait]
-impl KekProvider for Counting {
-    fn accepts(&self, key: &KeyId) -> bool {
-        self.vault.accepts(key)
-    }
+struct Counted;
 
-    async fn describe(&self, key: &KeyId, identity: &Identity) -> Result<KeyDescription, KekError> {
-        self.asked().describe(key, identity).await
-    }
-
-    async fn wrap_key(
-        &self,
-        key: &KeyId,
-        identity: &Identity,
-        alg: WrapAlgorithm,
-        secret: &Secret<32>,
-    ) -> Result<WrappedKey, KekError> {
-        self.asked().wrap_key(key, identity, alg, secret).await
-    }
-
-    async fn unwrap_key(
-        &self,
-        key: &KeyId,
-        identity: &Identity,
-        alg: WrapAlgorithm,
-        value: &[u8],
-    ) -> Result<Secret<32>, KekError> {
-        self.asked().unwrap_key(key, identity, alg, value).await
-    }
+impl ObservedCall for Counted {
+    fn answered(&mut self, _: Result<&KeyId, &KekError>) {}
 }
 
 /// `len` bytes that no other call with another `number` gives, so that no two blobs are equal.

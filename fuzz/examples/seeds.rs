@@ -5,27 +5,39 @@
 use std::path::Path;
 use std::{fs, io};
 
+use bulla_envelope::audit::{
+    Action, Batch, Checkpoint, Entry, Export, Outcome, Proof, SigningKey, StoreLogMark, SweepCount,
+};
 use bulla_envelope::cobblestone::{self, CHUNK_LEN, Header};
-use bulla_envelope::context::envelope_context;
+use bulla_envelope::context::{audit_context, envelope_context, upload_context};
 use bulla_envelope::crypto::CryptoProvider;
-use bulla_envelope::digest::{Algorithm, Digest};
+use bulla_envelope::digest::{Algorithm, Digest, Hasher};
 use bulla_envelope::envelope::{BlobRecord, Envelope, EnvelopeHeader, Extent, Wrap};
-use bulla_envelope::ids::{BlobId, ExtentName, RootId, StoreId, StoreKeyId};
+use bulla_envelope::ids::{BlobId, ExtentName, RootId, SessionId, StoreId, StoreKeyId};
+use bulla_envelope::job::{Claim, Horizon, JOB_KIND, Job, Row, Sweep};
+use bulla_envelope::meta::{MetaKeys, MetaKind, MetaRecord};
+use bulla_envelope::object::SealedObject;
+use bulla_envelope::random::RandomSource;
 use bulla_envelope::record::{
-    KekEntry, KekState, LogRecord, Managed, Mode, RootEntry, RootState, SignedRecord, StoreKeyEntry,
-    StoreKeyState,
+    KekEntry, KekState, LogRecord, Managed, Mode, PartyEntry, RootEntry, RootState, SignedRecord,
+    StoreKeyEntry, StoreKeyState,
 };
 use bulla_envelope::secret::{Dek, Root};
+use bulla_envelope::session::{SessionRecord, StoredExtent};
 
 const KEK: &str = "https://contoso.vault.azure.net/keys/registry/0123456789abcdef0123456789abcdef";
 const SHARE: &str = "vault:aaaaaaaaaaaaaaaaaaaaaaaaaa/keys/registry/fedcba9876543210fedcba9876543210";
+/// The kind and depth that the target `meta_object` opens.
+const TAG: MetaKind = MetaKind::new("tag", 2);
 
 fn main() -> io::Result<()> {
     envelopes()?;
     log_records()?;
     cobblestone_open()?;
     range_arithmetic()?;
-    key_ids()
+    key_ids()?;
+    sealed_objects()?;
+    audit_log()
 }
 
 fn envelopes() -> io::Result<()> {
@@ -113,6 +125,7 @@ fn log_records() -> io::Result<()> {
         rotated: None,
         managed: Managed::Customer,
         written: 1_700_000_000_000,
+        other_parties: Vec::new(),
     };
     let signed = |record: &LogRecord| record.sign(&old.record_key()).expect("well-formed");
     write_record("first", &signed(&first))?;
@@ -128,10 +141,17 @@ fn log_records() -> io::Result<()> {
     write_record("rotating", &signed(&rotating))?;
 
     let mut shared = rotating.clone();
-    shared.mode = Mode::Direct;
-    shared.managed = Managed::Service;
     shared.roots[0].groups = vec![vec![wrap(KEK, "RSA-OAEP-256", 384), wrap(SHARE, "A256KW", 40)]];
-    write_record("two_parties_direct", &signed(&shared))?;
+    shared.other_parties = vec![PartyEntry {
+        identity: "escrow".into(),
+        key_id: "vault:aaaaaaaaaaaaaaaaaaaaaaaaaa/keys/registry".into(),
+    }];
+    write_record("two_parties", &signed(&shared))?;
+
+    let mut direct = rotating.clone();
+    direct.mode = Mode::Direct;
+    direct.managed = Managed::Service;
+    write_record("direct", &signed(&direct))?;
 
     let mut pending = first.clone();
     pending.roots.push(RootEntry {
@@ -149,6 +169,165 @@ fn log_records() -> io::Result<()> {
     let pending = pending.sign_pending(&old.record_key(), &new.record_key()).expect("well-formed");
     write_record("pending_and_retiring_roots", &pending)?;
     write("log_record", "stub", &bulla_envelope::record::stub())
+}
+
+/// The contents of meta objects, jobs and sessions. The targets seal them again.
+fn sealed_objects() -> io::Result<()> {
+    let crypto = CryptoProvider::rust_crypto();
+    let keys = Root::from_slice(&[1; 32]).expect("32 bytes");
+    let (meta, names, header) = (keys.meta_key(), keys.name_key(TAG.name()), header());
+    for (name, payload) in [("empty", vec![]), ("small", b"a payload".to_vec()), ("longest", vec![7; 65_536])]
+    {
+        let path = ["example/app", "latest"].map(str::to_owned).to_vec();
+        let record = MetaRecord { path, nonce: [9; 16], payload };
+        let object = record.seal(crypto, MetaKeys { meta: &meta, names: &names }, header, TAG, [3; 24]);
+        let object = SealedObject::decode(&object.expect("well-formed")).expect("it was just made");
+        let key = names.meta_key(&header.root, TAG, &["example/app", "latest"]);
+        let content = object.open(crypto, &meta, TAG.name(), key.as_bytes()).expect("it was just sealed");
+        write("meta_object", name, &content)?;
+    }
+    let mut begun = Sweep { waited: true, ..Sweep::new() };
+    begun.rows[0] = Row { next: 16, claim: None, rewrapped: 70_000, failed: 2 };
+    let claim = Claim { node: [7; 16], until: 1_700_000_000_000 };
+    begun.rows[9] = Row { next: 3, claim: Some(claim), rewrapped: 12, failed: 0 };
+    for (name, job) in [
+        ("horizon", Job::Horizon(Horizon { before: 1_700_000_000_000 })),
+        ("sweep", Job::Sweep(Box::new(begun))),
+        ("sweep_new", Job::Sweep(Box::default())),
+    ] {
+        let object = job.seal(crypto, &meta, header, "gc", [3; 24]).expect("well-formed");
+        let object = SealedObject::decode(&object).expect("it was just made");
+        write("job", name, &object.open(crypto, &meta, JOB_KIND, b"gc").expect("it was just sealed"))?;
+    }
+    sessions()
+}
+
+fn sessions() -> io::Result<()> {
+    let crypto = CryptoProvider::rust_crypto();
+    let (key, id) = (
+        Root::from_slice(&[1; 32]).expect("32 bytes").upload_key(),
+        SessionId::from_slice(&[6; 16]).expect("16 bytes"),
+    );
+    let extent = |byte, len| StoredExtent {
+        extent: Extent {
+            name: ExtentName::from_slice(&[byte; 16]).expect("16 bytes"),
+            len,
+            header: Header { salt: [byte; 24], commitment: [byte; 32] },
+        },
+        stored: 1_700_000_000_000,
+    };
+    let session = |algorithm, extents: Vec<StoredExtent>, tail: &[u8]| {
+        let mut hasher = Hasher::new(algorithm);
+        for stored in &extents {
+            hasher.update(&vec![0; usize::try_from(stored.extent.len).expect("small")]);
+        }
+        hasher.update(tail);
+        SessionRecord {
+            wraps: vec![Wrap::under_store_key(&store_key(6), [7; 40])],
+            blob: BlobId::from_slice(&[9; 16]).expect("16 bytes"),
+            dek_root: root(5),
+            extents,
+            tail: tail.to_vec(),
+            hash: hasher.state(),
+            created: 1_700_000_000_000,
+            touched: 1_700_000_000_000,
+            revision: [8; 16],
+            owner: b"example/app".to_vec(),
+            horizon: 1_600_000_000_000,
+            committing: None,
+        }
+    };
+    let two = vec![extent(11, 100), extent(12, 50)];
+    let committing = SessionRecord {
+        committing: Some(Digest::of(Algorithm::Sha256, b"")),
+        ..session(Algorithm::Sha256, two.clone(), b"")
+    };
+    for (name, record) in [
+        ("new", session(Algorithm::Sha256, vec![], b"")),
+        ("tail", session(Algorithm::Sha512, vec![], b"a tail")),
+        ("two_extents", session(Algorithm::Sha512, two, b"a tail")),
+        ("committing", committing),
+    ] {
+        let object = record.seal(crypto, &key, header(), &id, [3; 24]).expect("well-formed");
+        let object = SealedObject::decode(&object).expect("it was just made");
+        let context = upload_context(&encoded_header(), id.as_bytes());
+        let inside = cobblestone::open(crypto, key.expose(), &context, &object.sealed);
+        // After the map's head, the kind, the id, and the head of the content, which is long enough for two bytes of length.
+        let inside = inside.expect("it was just sealed");
+        let start = 1 + 1 + 7 + 1 + 17 + 1;
+        let head = if inside[start] == 0x58 { 2 } else { 3 };
+        write("session", name, &inside[start + head..])?;
+    }
+    Ok(())
+}
+
+/// Batches, entries, and texts for auditors.
+fn audit_log() -> io::Result<()> {
+    let crypto = CryptoProvider::rust_crypto();
+    let key = Root::from_slice(&[1; 32]).expect("32 bytes").audit_key();
+    let entry = |count| Entry {
+        first: 1_700_000_000_000,
+        last: 1_700_000_000_000 + count,
+        count,
+        node: "node-1".into(),
+        action: Action::Unwrap,
+        outcome: Outcome::Denied,
+        reason: Some("Forbidden".into()),
+        identity: Some("system".into()),
+        keys: vec![KEK.into()],
+        store_key: None,
+        log: None,
+        swept: None,
+        latency_us: 1500,
+    };
+    let full = Entry {
+        action: Action::SweepEnd,
+        outcome: Outcome::Done,
+        reason: None,
+        store_key: Some(store_key(6)),
+        log: Some(StoreLogMark { number: 7, hash: [7; 32] }),
+        swept: Some(SweepCount { seen: 1_000_000, left: 0, failed: 0 }),
+        ..entry(1)
+    };
+    let entries: Vec<Vec<u8>> =
+        [entry(1), full, entry(300)].iter().map(|entry| entry.encode().expect("well-formed")).collect();
+    for (number, entry) in entries.iter().enumerate() {
+        write("audit_batch", &format!("entry_{number}"), entry)?;
+    }
+    let batch = Batch { number: 3, first: 40, previous: Some([9; 32]), entries: entries.clone() };
+    let object = batch.seal(crypto, &key, header(), [3; 24]).expect("well-formed");
+    let object = SealedObject::decode(&object).expect("it was just made");
+    let context = audit_context(&encoded_header(), 3);
+    let inside =
+        cobblestone::open(crypto, key.expose(), &context, &object.sealed).expect("it was just sealed");
+    write("audit_batch", "batch", &inside)?;
+
+    let name = Checkpoint::origin_of(&store());
+    let signer = SigningKey::generate(&name, &Fixed).expect("a key's name");
+    let log = StoreLogMark { number: 7, hash: [7; 32] };
+    let (export, _) = Export::new(entries, log, &signer).expect("entries");
+    write("audit_text", "export", export.encode().as_bytes())?;
+    write("audit_text", "checkpoint", export.note().as_bytes())?;
+    write("audit_text", "public_key", signer.public_key().to_string().as_bytes())?;
+    let proof = Proof::of(&export, 1).expect("it has three entries");
+    write("audit_text", "proof", proof.encode().as_bytes())
+}
+
+struct Fixed;
+
+impl RandomSource for Fixed {
+    fn fill(&self, dest: &mut [u8]) {
+        dest.fill(0x11);
+    }
+}
+
+fn header() -> EnvelopeHeader {
+    EnvelopeHeader { store: store(), root: root(5) }
+}
+
+/// As FORMAT.md has it: array(3), the suite, two ids.
+fn encoded_header() -> Vec<u8> {
+    [b"\x83\x6fCobblestone-256\x50", &[4; 16][..], b"\x50", &[5; 16]].concat()
 }
 
 /// See the target for how its input is read.

@@ -342,21 +342,29 @@ def verify_record(data, root, pending_root=None):
 
 def check_record(record):
     require(type(record) is dict, "a map")
-    require(set(record) | {12} == set(range(1, 15)), "keys")
+    require(set(record) | {12, 15} == set(range(1, 16)), "keys")
     require(is_uint(record[1]) and 1 <= record[1] <= 99_999_999, "number")
     require(is_array(record[2], record[1] - 1) and all(is_bytes(one, 32) for one in record[2]), "history")
     require(is_bytes(record[3], 16), "store id")
     require(is_uint(record[4]) and record[4] <= 1, "mode")
     require(is_uint(record[5]) and 1 <= record[5] <= 31_622_400_000, "revocation bound")
-    identity = record[6]
-    require(type(identity) is str and 1 <= len(identity.encode()) <= 512, "identity")
-    require(re.search("[\0-\x1f\x7f-\x9f]", identity) is None, "control character in identity")
-    require(is_printable(record[7], 512), "key id")
+    others = record.get(15, [])
+    require(is_array(others, *range(1, 8)) if 15 in record else True, "other parties")
+    for party in [[record[6], record[7]], *others]:
+        require(is_array(party, 2), "a party")
+        check_party(*party)
+    require(not others or (record[4] == 0 and record[13] == 1), "several parties are customers, and not in direct mode")
     check_keks(record[8])
-    check_roots(record[9], {(kek[0], kek[1]) for kek in record[8]})
+    check_roots(record[9], {(kek[0], kek[1]) for kek in record[8]}, 1 + len(others))
     check_store_keys(record[10], {root[0] for root in record[9]})
     require(is_time(record[11]) and is_time(record.get(12, 0)) and is_time(record[14]), "times")
     require(is_uint(record[13]) and record[13] <= 1, "managed")
+
+
+def check_party(identity, key_id):
+    require(type(identity) is str and 1 <= len(identity.encode()) <= 512, "identity")
+    require(re.search("[\0-\x1f\x7f-\x9f]", identity) is None, "control character in identity")
+    require(is_printable(key_id, 512), "key id")
 
 
 def check_keks(keks):
@@ -372,7 +380,7 @@ def check_keks(keks):
     require(any(kek[2] == 0 for kek in keks), "an active KEK")
 
 
-def check_roots(roots, keks):
+def check_roots(roots, keks, parties):
     require(is_array(roots, *range(1, 17)), "1 to 16 roots")
     for root in roots:
         require(is_array(root, 4), "a root")
@@ -383,7 +391,7 @@ def check_roots(roots, keks):
             continue
         require(parent is None and 1 <= len(groups) <= 16, "an active or pending root")
         for group in groups:
-            require(is_array(group, *range(1, 9)), "a group")
+            require(is_array(group, 1, parties), "a group")
             for member in group:
                 check_wrap(member)
                 require((member[0], member[1]) in keks, "a KEK that is not listed")

@@ -11,6 +11,7 @@ import json
 import pathlib
 import sys
 
+import bulla_audit
 import bulla_format as bulla
 from bulla_format import Refused
 from cryptography.hazmat.primitives import hashes, serialization
@@ -84,6 +85,8 @@ def log_record_from(value):
     record |= {8: keks, 9: roots, 10: store_keys, 11: value["created"], 13: value["managed"], 14: value["written"]}
     if "rotated" in value:
         record[12] = value["rotated"]
+    if "other_parties" in value:
+        record[15] = [[one["identity"], one["key_id"]] for one in value["other_parties"]]
     return record
 
 
@@ -111,6 +114,7 @@ def read_derivations(vector):
         "EK": bulla.sealing_key(root, dek),
         "meta key": bulla.expand(root, "bulla/v1/root/meta"),
         "upload key": bulla.expand(root, "bulla/v1/root/upload"),
+        "audit key": bulla.expand(root, "bulla/v1/root/audit"),
         "store key wrapping key": bulla.store_key_wrapping_key(root),
         "retired root wrapping key": bulla.retired_root_wrapping_key(root),
     }
@@ -141,6 +145,41 @@ def read_anchor(vector):
     bulla.require(vector["anchor"] == bulla.anchor(unhex(vector["root"])), "another anchor")
 
 
+def ids(vector):
+    return [unhex(vector["store_id"]), unhex(vector["root_id"])]
+
+
+def read_sealed(vector):
+    data, root = unhex(vector["object"]), unhex(vector["root"])
+    match vector["kind"]:
+        case "meta object":
+            kind, key = vector["meta_kind"], vector["key"]
+            content = bulla_audit.open_meta(data, root, ids(vector), kind, key)
+        case "job":
+            name = vector["name"].encode()
+            content = bulla_audit.open_job(data, root, ids(vector), name)
+            key = "jobs/" + bulla.seal_name(root, "job", "jobs", name)
+        case "session":
+            session = unhex(vector["id"])
+            content = bulla_audit.open_session(data, root, ids(vector), session)
+            key = "uploads/" + bulla.seal_name(root, "upload", "uploads", session)
+        case "audit batch":
+            content = bulla_audit.open_batch(data, root, ids(vector), vector["number"])
+            key = f"audit/{vector['number']:08d}.cbor"
+    assert vector["key"] == key
+    assert vector["content"] == bulla_audit.notation(content)
+
+
+def read_export(vector):
+    entries = bulla_audit.verify_export(vector["text"], vector["public_key"])
+    assert vector["entries"] == [bulla_audit.notation(entry) for entry in entries]
+
+
+def read_proof(vector):
+    index, entry = bulla_audit.verify_proof(vector["text"], vector["public_key"])
+    assert (vector["index"], vector["entry"]) == (index, bulla_audit.notation(entry))
+
+
 READERS = {
     "envelope": read_envelope,
     "record": read_record,
@@ -149,6 +188,12 @@ READERS = {
     "blob key": read_blob_key,
     "extent key": read_extent_key,
     "anchor": read_anchor,
+    "meta object": read_sealed,
+    "job": read_sealed,
+    "session": read_sealed,
+    "audit batch": read_sealed,
+    "audit export": read_export,
+    "audit proof": read_proof,
 }
 
 

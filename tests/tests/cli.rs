@@ -34,6 +34,8 @@ mod token;
 mod tokens;
 #[path = "cli/trust.rs"]
 mod trust;
+#[path = "cli/two_parties.rs"]
+mod two_parties;
 #[path = "cli/usage.rs"]
 mod usage;
 #[path = "cli/verify.rs"]

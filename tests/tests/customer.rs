@@ -30,6 +30,7 @@ use bulla::kek::{DenyReason, Identity, KeyId, KeyKind, LeaseState, Providers, To
 use bulla::{
     CreateOptions, Digest, Engine, ErrorKind, Managed, Mode, Store, StoreUrl, VerifyEvent, VerifyOptions,
 };
+use bulla_kek::Observed;
 use bulla_kek_azure::{AzureOptions, AzureProvider, Credentials};
 use bulla_vault::{
     AttributeChanges, CreateKey, CreateVault, NetworkAction, NetworkRules, Passphrase, PassphraseCost,
@@ -42,7 +43,7 @@ use tokio::task::block_in_place;
 use tokio::time::sleep;
 
 use crate::clients::{Clients, Event, What};
-use crate::evidence::{Audit, Clock, Unwrap, Watched, covered};
+use crate::evidence::{Audit, Clock, Heard, Listener, Unwrap, covered};
 
 /// The promise to the customer.
 const R: Duration = Duration::from_secs(2);
@@ -107,9 +108,9 @@ async fn node() {
     };
     let provider = Arc::new(AzureProvider::new(options, Arc::new(TokioRuntime)).unwrap());
     let clock = Clock::start();
-    let watched =
-        Arc::new(Watched { provider, clock, unwraps: Mutex::default(), failures: Mutex::default() });
-    let engine = Engine::builder().providers(Providers::new().with(watched.clone())).build();
+    let heard = Arc::new(Heard { clock, unwraps: Mutex::default(), failures: Mutex::default() });
+    let provider = Arc::new(Observed::new(provider, Listener(Arc::clone(&heard))));
+    let engine = Engine::builder().providers(Providers::new().with(provider)).build();
     let create = CreateOptions {
         mode: Mode::Hierarchical,
         key: KeyId::key_vault(&set("BULLA_TEST_HOST"), KEY, None).unwrap(),
@@ -117,6 +118,7 @@ async fn node() {
         managed: Managed::Customer,
         revocation_bound: R,
         allow_unprotected_key: false,
+        second: None,
     };
     let bucket = StoreUrl::parse(folder.join("store").to_str().unwrap()).unwrap().connect(true).unwrap();
     let store = engine.create(bucket, create).await.unwrap();
@@ -133,7 +135,7 @@ async fn node() {
 
     let ended = clock.now();
     let (events, acknowledged) = clients.stop().await;
-    let unwraps = watched.unwraps.lock().unwrap().clone();
+    let unwraps = heard.unwraps.lock().unwrap().clone();
     let audit = Audit::read(&folder.join("vault/audit.jsonl"), clock);
     nothing_is_served_without_cover(&events, &unwraps, &audit);
     for outage in &outages {
@@ -141,7 +143,7 @@ async fn node() {
     }
     every_refusal_has_its_reason(&events, &expiry);
     the_owner_saw_everything(&audit);
-    few_requests(&audit, ended, *watched.failures.lock().unwrap());
+    few_requests(&audit, ended, *heard.failures.lock().unwrap());
     nothing_acknowledged_is_lost(&store, acknowledged).await;
     store.close().await;
     println!("it holds");

@@ -1,4 +1,4 @@
-//! The bucket layer, gc, verify and rewrap against real servers: S3 (moto) and Azure Blob Storage (Azurite), and against what Bulla has
+//! The bucket layer, gc, verify, rewrap, meta objects and upload sessions against real servers: S3 (moto) and Azure Blob Storage (Azurite), and against what Bulla has
 //! by itself.
 //!
 //! Places and options are given as users give them: a URL, and object_store's variables in the environment of a process.
@@ -13,7 +13,8 @@ use std::time::{Duration, SystemTime};
 use bulla::bucket::{Bucket, BucketErrorKind, Conditional, StoreUrl};
 use bulla::kek::{Identity, Providers};
 use bulla::{
-    CreateOptions, Engine, GcOptions, Managed, Mode, PutOptions, Shredded, Store, SweepOptions, VerifyOptions,
+    Algorithm, CreateOptions, Digest, Engine, ErrorKind, GcOptions, Managed, MetaKind, MetaWrite, Mode,
+    PutOptions, SessionOptions, Shredded, Store, SweepOptions, VerifyOptions,
 };
 use bulla_testkit::provider::{SimProvider, key_id};
 use bulla_testkit::runtime::SimRuntime;
@@ -100,6 +101,8 @@ async fn suite(bucket: Bucket) {
     races(&bucket).await;
     garbage(&bucket).await;
     rewrapped(&bucket).await;
+    small_facts(&bucket).await;
+    uploads_in_pieces(&bucket).await;
 }
 
 /// A container that is not there is an error, and not an empty one.
@@ -214,6 +217,7 @@ async fn store(bucket: &Bucket, gc_grace: Duration, revocation_bound: Duration) 
         managed: Managed::Customer,
         revocation_bound,
         allow_unprotected_key: false,
+        second: None,
     };
     engine.create(bucket.clone(), options).await.unwrap()
 }
@@ -272,4 +276,75 @@ async fn garbage(bucket: &Bucket) {
     assert_eq!(store.get(&kept).await.unwrap().bytes().await.unwrap(), vec![1; 200_000]);
     bucket.delete_all(&["copied".to_owned(), "never there".to_owned()]).await.unwrap();
     assert!(bucket.head("copied").await.unwrap().is_none());
+}
+
+/// Meta objects: of two writers one is told what is there, names come back in pages, and
+/// what is removed is gone.
+async fn small_facts(bucket: &Bucket) {
+    const TAG: MetaKind = MetaKind::new("tag", 2);
+    let before: Vec<_> = bucket.list("").map_ok(|entry| entry.key).try_collect().await.unwrap();
+    bucket.delete_all(&before).await.unwrap();
+    let store = store(bucket, Duration::from_secs(3600), Duration::from_secs(60)).await;
+    let meta = store.meta();
+    let write = |payload: &'static str| meta.create(TAG, &["app", "latest"], payload);
+    let (one, other) = tokio::join!(write("one"), write("other"));
+    let (version, there) = match (one.unwrap(), other.unwrap()) {
+        (MetaWrite::Done(version), MetaWrite::Changed(Some(there)))
+        | (MetaWrite::Changed(Some(there)), MetaWrite::Done(version)) => (version, there),
+        outcome => panic!("{outcome:?}"),
+    };
+    assert_eq!(there.version, version);
+    let MetaWrite::Done(newer) = meta.update(TAG, &["app", "latest"], "two", &version).await.unwrap() else {
+        panic!("the version was the newest")
+    };
+    let stale = meta.update(TAG, &["app", "latest"], "three", &version).await.unwrap();
+    assert!(matches!(stale, MetaWrite::Changed(Some(there)) if there.payload == "two"));
+    let long = "n".repeat(200);
+    for name in ["v1", "v2", &long] {
+        meta.set(TAG, &["app", name], "x").await.unwrap();
+    }
+    meta.set(TAG, &["another", "v3"], "x").await.unwrap();
+    let page = meta.list(TAG, &["app"], None, 3).await.unwrap();
+    assert_eq!((page.names, page.more), (vec!["latest".into(), long.clone(), "v1".into()], true));
+    let page = meta.list(TAG, &["app"], Some("v1"), 3).await.unwrap();
+    assert_eq!((page.names, page.more), (vec!["v2".into()], false));
+    assert!(meta.remove(TAG, &["app", "latest"], &newer).await.unwrap().is_done());
+    assert!(meta.get(TAG, &["app", "latest"]).await.unwrap().is_none());
+    assert_eq!(meta.list(TAG, &["app"], None, 9).await.unwrap().names.len(), 3);
+    meta.set(TAG, &["app", "latest"], "back").await.unwrap();
+    assert_eq!(meta.get(TAG, &["app", "latest"]).await.unwrap().unwrap().payload, "back");
+    store.close().await;
+}
+
+/// Upload sessions: another handle goes on, of two that go on at once one is told, and the commit leaves a blob and no session.
+async fn uploads_in_pieces(bucket: &Bucket) {
+    let before: Vec<_> = bucket.list("").map_ok(|entry| entry.key).try_collect().await.unwrap();
+    bucket.delete_all(&before).await.unwrap();
+    let store = store(bucket, Duration::from_secs(3600), Duration::from_secs(60)).await;
+    let whole: Vec<u8> = (0..3_000_000_u32).map(|n| (n % 251) as u8).collect();
+    let mut session = store.create_session(SessionOptions::default()).await.unwrap();
+    assert_eq!(session.append_bytes(0, whole[..1_000_000].to_vec()).await.unwrap(), 1_000_000);
+    let id = *session.id();
+    let (mut one, mut other) =
+        (store.resume_session(&id).await.unwrap(), store.resume_session(&id).await.unwrap());
+    let piece = || whole[1_000_000..1_000_100].to_vec();
+    let (a, b) = tokio::join!(one.append_bytes(1_000_000, piece()), other.append_bytes(1_000_000, piece()));
+    let lost = [a, b].into_iter().filter_map(Result::err).map(|error| error.kind()).collect::<Vec<_>>();
+    assert_eq!(lost, [ErrorKind::Conflict]);
+    let mut session = store.resume_session(&id).await.unwrap();
+    assert_eq!(session.offset(), 1_000_100);
+    session.append_bytes(1_000_100, whole[1_000_100..].to_vec()).await.unwrap();
+    let listed: Vec<_> = store.sessions().try_collect().await.unwrap();
+    assert_eq!(listed.iter().map(|entry| (entry.id, entry.offset)).collect::<Vec<_>>(), [(id, 3_000_000)]);
+    let digest = Digest::of(Algorithm::Sha256, &whole);
+    session.commit(&digest, Some(3_000_000)).await.unwrap();
+    assert_eq!(store.get(&digest).await.unwrap().bytes().await.unwrap(), whole);
+    assert_eq!(store.resume_session(&id).await.unwrap_err().kind(), ErrorKind::NotFound);
+    assert_eq!(store.sessions().count().await, 0);
+    // One that is given up leaves nothing that a listing shows.
+    let mut session = store.create_session(SessionOptions::default()).await.unwrap();
+    session.append_bytes(0, whole[..200_000].to_vec()).await.unwrap();
+    session.cancel().await.unwrap();
+    assert_eq!(store.sessions().count().await, 0);
+    store.close().await;
 }

@@ -48,6 +48,7 @@ impl World {
             managed: Managed::Customer,
             revocation_bound: R,
             allow_unprotected_key: false,
+            second: None,
         };
         let bucket = StoreUrl::parse(&Self::url(&folder)).unwrap().connect(true).unwrap();
         let store = engine.create(bucket, options).await.unwrap();

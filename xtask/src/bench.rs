@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
+use crate::outside;
 use crate::sh::{self, Outcome};
 
 /// In this group, `ours` must reach this share of what `limit` reaches, per core.
@@ -28,15 +29,20 @@ const TOLERANCE: f64 = 0.05;
 /// uses most of the quickstart's build again.
 const BENCH: &str = "cargo bench --locked -p bulla-cli -p bulla-benches --bench bulla --";
 
+/// The registry beside another one; the same choice of packages.
+const REGISTRY: &str = "cargo bench --locked -p bulla-cli -p bulla-benches --bench registry --";
+
 /// Every bench once, measured shortly: that they build, run, and give numbers of the right size.
 pub(crate) fn briefly() -> Outcome {
     sh::run(sh::command(BENCH).args(["--quick", "--noplot"]))?;
+    sh::run(sh::command(REGISTRY).arg("--quick").env("BULLA_DOCKER_REGISTRY", outside::docker_registry()?))?;
     report(false)
 }
 
 /// Every bench at full length; the goals must be met.
 pub(crate) fn fully() -> Outcome {
     sh::run(sh::command(BENCH).arg("--noplot"))?;
+    sh::run(sh::command(REGISTRY).env("BULLA_DOCKER_REGISTRY", outside::docker_registry()?))?;
     report(true)
 }
 
@@ -74,6 +80,7 @@ pub(crate) fn report(check: bool) -> Outcome {
     plot_rotations(&measured);
     print_calls(Path::new("target/criterion/calls.json"))?;
     let mut missed = String::new();
+    print_registries(Path::new("target/criterion/registry.json"), &mut missed)?;
     println!();
     for goal in GOALS {
         let time = |function: &str| {
@@ -130,6 +137,42 @@ fn print_calls(counted: &Path) -> Outcome {
         println!("  R = {:>2} s: {:>3}, in {} s", run["bound_s"], run["calls"], run["seconds"]);
     }
     Ok(())
+}
+
+/// A single stream out of the page cache goes as fast as one core can copy. The other registry does nothing else; ours opens
+/// what it read, too. With several clients ours is as fast.
+const ONE_LARGE_PULL: f64 = 0.75;
+
+/// Pushes and pulls of ours beside another registry's: ours, which seals and makes durable, must be as fast.
+fn print_registries(measured: &Path, missed: &mut String) -> Outcome {
+    if !measured.exists() {
+        return Ok(());
+    }
+    println!("\nregistry, over loopback, 8 at a time      ours       docker-registry");
+    for line in json(measured.to_path_buf())?.as_array().into_iter().flatten() {
+        let seconds = |name: &str| line[name].as_f64().unwrap_or(f64::NAN);
+        let (ours, theirs) = (seconds("ours_s"), seconds("theirs_s"));
+        let what = format!(
+            "{} {} × {}",
+            line["what"].as_str().unwrap_or_default(),
+            line["blobs"],
+            bytes(line["len"].as_u64().unwrap_or_default())
+        );
+        if theirs == 0.0 {
+            println!("  {what:<28} {ours:>12.3} s   (not measured)");
+            continue;
+        }
+        println!("  {what:<28} {ours:>12.3} s {theirs:>12.3} s   {:>5.2} × as fast", theirs / ours);
+        let goal = if line["what"] == "pull" && line["blobs"] == 1 { ONE_LARGE_PULL } else { 1.0 };
+        if theirs / ours < goal * (1.0 - TOLERANCE) {
+            let _ = write!(missed, "\n  registry: {what}: {ours:.3} s, docker-registry {theirs:.3} s");
+        }
+    }
+    Ok(())
+}
+
+fn bytes(count: u64) -> String {
+    if count >= 1 << 20 { format!("{} MiB", count >> 20) } else { format!("{} KiB", count >> 10) }
 }
 
 /// `…/new/benchmark.json` says what it is, `…/new/estimates.json` what was measured.

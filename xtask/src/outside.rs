@@ -87,6 +87,11 @@ pub(crate) fn setup() -> Outcome<Parts> {
     Ok(parts)
 }
 
+/// The other registry alone, for the benches.
+pub(crate) fn docker_registry() -> Outcome<PathBuf> {
+    registries::docker_registry()
+}
+
 /// Installs into `folder` unless a stamp there names exactly these requirements.
 fn installed(folder: &Path, requirements: &[&str], install: impl FnOnce() -> Outcome) -> Outcome {
     let stamp = folder.join("requirements.stamp");

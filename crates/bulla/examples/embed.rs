@@ -80,6 +80,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         managed: Managed::Customer,
         revocation_bound: Duration::from_secs(1),
         allow_unprotected_key: false,
+        second: None,
     };
     let store = engine.create(place.connect(true)?, options).await?;
     let (anchor, mark) = (store.anchor(), store.mark());

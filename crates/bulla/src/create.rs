@@ -7,7 +7,8 @@ use bulla_envelope::derive::Anchor;
 use bulla_envelope::envelope::Wrap;
 use bulla_envelope::ids::{RootId, StoreId, StoreKeyId};
 use bulla_envelope::record::{
-    KekEntry, KekState, LogRecord, Managed, Mode, RootEntry, RootState, StoreKeyEntry, StoreKeyState,
+    KekEntry, KekState, LogRecord, Managed, Mode, PartyEntry, RootEntry, RootState, StoreKeyEntry,
+    StoreKeyState,
 };
 use bulla_envelope::secret::{RecordKey, Root, Secret, StoreKey};
 use bulla_kek::{Identity, KeyDescription, KeyId, Now, WrapAlgorithm};
@@ -20,6 +21,7 @@ use crate::events::Action;
 use crate::gate::Gate;
 use crate::horizon::HorizonCache;
 use crate::log::{self, Append, RawRecord, RecordMark};
+use crate::party::PartyKey;
 use crate::preflight::{self, Requirements};
 use crate::store::{Store, StoreInner};
 use crate::unlock::{Describe, Expected, unlock};
@@ -44,6 +46,9 @@ pub struct CreateOptions {
     pub revocation_bound: Duration,
     /// Accept a customer's vault without soft delete or purge protection, and a key that can be taken out of its token.
     pub allow_unprotected_key: bool,
+    /// A second party, whose KEK is needed as well: the store opens under both KEKs, and either one's owner closes it by
+    /// taking his away. In hierarchical mode, and under customers' KEKs, which differ.
+    pub second: Option<PartyKey>,
 }
 
 /// Whom to believe about which store this is.
@@ -83,18 +88,16 @@ impl Engine {
 
     async fn try_create(&self, parts: &Arc<Parts>, bucket: Bucket, options: CreateOptions) -> Result<Store> {
         let random = parts.runtime.random();
-        check_bound(&options)?;
+        check_options(&options)?;
         if log::exists(&bucket).await? {
             return Err(already_a_store());
         }
-        let (description, algorithm) = self.describe(&options).await?;
+        let described = self.describe(&options).await?;
         self.probe(&bucket).await?;
         let root = Root::random(random);
-        let key = &description.key;
-        let share = preflight::only_share(&root, &*parts.runtime)?;
-        let wrap =
-            preflight::wrap_and_prove(&parts.providers, key, algorithm, &options.identity, share).await?;
-        let record = self.first_record(&options, &root, wrap);
+        let shares = root.split(described.len(), random);
+        let group = self.wrap(described, shares, &options).await?;
+        let record = self.first_record(&options, &root, group);
         let object = sign(&record, &root.record_key())?;
         match log::append(&bucket, record.number, object).await? {
             Append::Done(mark) => {
@@ -115,21 +118,47 @@ impl Engine {
     /// # Cancel safety
     /// Cancel safe.
     pub async fn check(&self, options: &CreateOptions) -> Result<()> {
-        let parts = &self.parts;
-        check_bound(options)?;
-        let (description, algorithm) = self.describe(options).await?;
-        let probe = Secret::random(parts.runtime.random());
-        let (key, identity) = (&description.key, &options.identity);
-        preflight::wrap_and_prove(&parts.providers, key, algorithm, identity, probe).await?;
+        check_options(options)?;
+        let described = self.describe(options).await?;
+        let shares = described.iter().map(|_| Secret::random(self.parts.runtime.random())).collect();
+        self.wrap(described, shares, options).await?;
         Ok(())
     }
 
-    async fn describe(&self, options: &CreateOptions) -> Result<(KeyDescription, WrapAlgorithm)> {
+    /// What each party's KEK is, and what to wrap with.
+    async fn describe(&self, options: &CreateOptions) -> Result<Vec<(KeyDescription, WrapAlgorithm)>> {
         let requirements = Requirements {
             protection: options.managed == Managed::Customer && !options.allow_unprotected_key,
         };
         let (providers, runtime) = (&self.parts.providers, &*self.parts.runtime);
-        preflight::describe(providers, runtime, &options.key, &options.identity, requirements).await
+        let keys = options
+            .parties()
+            .map(|(key, identity)| preflight::describe(providers, runtime, key, identity, requirements));
+        let described = futures::future::try_join_all(keys).await?;
+        if let [(first, _), (second, _)] = &*described
+            && first.key.without_version() == second.key.without_version()
+        {
+            return Err(Error::invalid(
+                "both parties have the same key, so that its owner alone could open the store; give the second one its own",
+            ));
+        }
+        Ok(described)
+    }
+
+    /// Wraps a share for each party, and proves it.
+    async fn wrap(
+        &self,
+        described: Vec<(KeyDescription, WrapAlgorithm)>,
+        shares: Vec<Secret<32>>,
+        options: &CreateOptions,
+    ) -> Result<Vec<Wrap>> {
+        let providers = &self.parts.providers;
+        let wraps = described.iter().zip(shares).zip(options.parties()).map(
+            |(((description, algorithm), share), (_, identity))| {
+                preflight::wrap_and_prove(providers, &description.key, *algorithm, identity, share)
+            },
+        );
+        futures::future::try_join_all(wraps).await
     }
 
     /// Opens a store.
@@ -184,7 +213,7 @@ impl Engine {
         let sent = parts.runtime.now();
         let describe = match parts.follow_versions_every {
             Duration::MAX => Describe::InUse,
-            _ => Describe::Newest { known: None },
+            _ => Describe::Newest { known: &[] },
         };
         let keys = unlock(&parts.providers, &raw, expected, read_started, sent, describe).await?;
         parts.events.set_store(keys.store());
@@ -209,7 +238,7 @@ impl Engine {
         Ok(bucket.probe(nonce).await?)
     }
 
-    fn first_record(&self, options: &CreateOptions, root: &Root, wrap: Wrap) -> LogRecord {
+    fn first_record(&self, options: &CreateOptions, root: &Root, group: Vec<Wrap>) -> LogRecord {
         let random = self.parts.runtime.random();
         let now = self.parts.runtime.now().unix_ms();
         let root_id = RootId::random(random);
@@ -222,16 +251,11 @@ impl Engine {
             revocation_bound_ms: u64::try_from(options.revocation_bound.as_millis()).unwrap_or(u64::MAX),
             identity: options.identity.to_string(),
             key_id: options.key.to_string(),
-            keks: vec![KekEntry {
-                kid: wrap.kid.clone(),
-                alg: wrap.alg.clone(),
-                state: KekState::Active,
-                since: now,
-            }],
+            keks: group.iter().map(|wrap| active_kek(wrap, now)).collect(),
             roots: vec![RootEntry {
                 id: root_id,
                 state: RootState::Active,
-                groups: vec![vec![wrap]],
+                groups: vec![group],
                 parent: None,
             }],
             store_keys: vec![StoreKeyEntry {
@@ -245,15 +269,42 @@ impl Engine {
             rotated: None,
             managed: options.managed,
             written: now,
+            other_parties: options.second.iter().map(party_entry).collect(),
         }
     }
 }
 
-fn check_bound(options: &CreateOptions) -> Result<()> {
-    if BOUNDS.contains(&options.revocation_bound) {
-        return Ok(());
+impl CreateOptions {
+    fn parties(&self) -> impl Iterator<Item = (&KeyId, &Identity)> {
+        let second = self.second.iter().map(|second| (&second.key, &second.identity));
+        std::iter::once((&self.key, &self.identity)).chain(second)
     }
-    Err(Error::invalid("the revocation bound must be between 100 ms and 24 h"))
+}
+
+pub(crate) fn active_kek(wrap: &Wrap, since: u64) -> KekEntry {
+    KekEntry { kid: wrap.kid.clone(), alg: wrap.alg.clone(), state: KekState::Active, since }
+}
+
+pub(crate) fn party_entry(party: &PartyKey) -> PartyEntry {
+    PartyEntry { identity: party.identity.to_string(), key_id: party.key.to_string() }
+}
+
+fn check_options(options: &CreateOptions) -> Result<()> {
+    if !BOUNDS.contains(&options.revocation_bound) {
+        return Err(Error::invalid("the revocation bound must be between 100 ms and 24 h"));
+    }
+    if options.second.is_some() && options.mode == Mode::Direct {
+        return Err(Error::invalid(
+            "in direct mode each data key is wrapped by one KEK, so that its owner alone could open it; two parties need \
+             hierarchical mode",
+        ));
+    }
+    if options.second.is_some() && options.managed == Managed::Service {
+        return Err(Error::invalid(
+            "a service-managed key is no party; put the store under two keys of customers",
+        ));
+    }
+    Ok(())
 }
 
 fn already_a_store() -> Error {

@@ -12,6 +12,7 @@ use bulla_kek::{Identity, KekError, KekErrorKind, KeyId, WrapAlgorithm};
 use futures::future::{Either, select};
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::party;
 use crate::store::StoreInner;
 use crate::unlock::Unlocked;
 
@@ -66,10 +67,9 @@ impl Unlocked {
         }
     }
 
-    /// As whom the KEK is used.
+    /// As whom the KEK that wraps DEKs is used: in direct mode there is one party.
     pub(crate) fn identity(&self) -> Result<Identity> {
-        let identity = self.view.record.identity.parse();
-        identity.map_err(|error| Error::corrupt("the log's identity can't be parsed").with_source(error))
+        party::identity(&self.view.record, 0)
     }
 }
 

@@ -1,6 +1,7 @@
 //! Deleting a blob: its envelope is removed conditionally; data objects are never touched, they are gc's.
 
 use bulla_envelope::digest::Digest;
+use bulla_envelope::ids::BlobId;
 
 use crate::bucket::Conditional;
 use crate::commit::contended;
@@ -11,33 +12,38 @@ use crate::store::StoreInner;
 const ATTEMPTS: usize = 16;
 
 impl StoreInner {
-    pub(crate) async fn delete(&self, digest: &Digest) -> Result<()> {
-        let result = self.try_delete(digest).await;
+    /// Whether it was there; with `only`, whether it was there as that put made it.
+    pub(crate) async fn delete(&self, digest: &Digest, only: Option<&BlobId>) -> Result<bool> {
+        let result = self.try_delete(digest, only).await;
         self.cache.remove(digest);
         result
     }
 
-    async fn try_delete(&self, digest: &Digest) -> Result<()> {
+    async fn try_delete(&self, digest: &Digest, only: Option<&BlobId>) -> Result<bool> {
         let mut target = None;
         let mut failure = None;
         for attempt in 0..ATTEMPTS {
             let (version, blob) = match self.read_envelope(digest).await? {
+                Found::Nothing | Found::Tombstone(_) if attempt == 0 && only.is_some() => return Ok(false),
                 Found::Nothing | Found::Tombstone(_) if attempt == 0 => return Err(not_found(digest)),
                 // Ours or another's: what was to be deleted is deleted.
-                Found::Nothing | Found::Tombstone(_) => return Ok(()),
+                Found::Nothing | Found::Tombstone(_) => return Ok(true),
                 Found::Blob(found) => (found.version.clone(), Some(found.record.blob)),
                 // Nobody can read it; deleting it is how to make room for a good copy.
                 Found::Damaged(version, _) => (version, None),
             };
+            if attempt == 0 && only.is_some_and(|only| blob != Some(*only)) {
+                return Ok(false);
+            }
             // A blob that was put after ours was deleted is not the one to delete.
             match (attempt, &target) {
                 (0, _) => target = blob,
-                (_, before) if *before != blob => return Ok(()),
+                (_, before) if *before != blob => return Ok(true),
                 _ => {}
             }
             let keys = self.gate.secrets(self).await?;
             match self.bucket.remove(&self.blob_key(&keys, digest), &version, self.nonce()).await {
-                Conditional::Done(()) => return Ok(()),
+                Conditional::Done(()) => return Ok(true),
                 Conditional::Lost => {}
                 Conditional::Unknown(error) => {
                     failure = Some(error);

@@ -22,7 +22,7 @@ use std::time::Duration;
 pub use bulla_envelope::audit::{Action, Outcome, SweepCount};
 use bulla_envelope::envelope::STORE_KEY_PREFIX;
 use bulla_envelope::ids::StoreId;
-use bulla_kek::{KeyId, Now, Providers, Runtime};
+use bulla_kek::{KeyId, Now, Observed, Providers, Runtime};
 
 use crate::audit::{Audit, AuditMode};
 use crate::error::{Error, Result};
@@ -32,7 +32,7 @@ use crate::store::Store;
 use crate::unlock::Unlocked;
 
 pub use self::event::Event;
-use self::watch::Watched;
+use self::watch::Watcher;
 
 /// Where events go.
 ///
@@ -84,7 +84,7 @@ impl Events {
 
     /// Every call to these goes through here, so that no call is missed.
     pub(crate) fn watch(self: &Arc<Self>, providers: &Providers) -> Providers {
-        providers.map(|provider| Arc::new(Watched::new(Arc::clone(provider), Arc::clone(self))))
+        providers.map(|provider| Arc::new(Observed::new(Arc::clone(provider), Watcher(Arc::clone(self)))))
     }
 
     /// An event of now; what else is known of it is added before it is [`emit`](Self::emit)ted.

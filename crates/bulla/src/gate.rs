@@ -25,6 +25,7 @@ use crate::engine::Parts;
 use crate::error::{Error, ErrorKind, Result};
 use crate::events::Action;
 use crate::log::{RawRecord, RecordMark};
+use crate::party::Party;
 use crate::store::StoreInner;
 use crate::unlock::Unlocked;
 
@@ -55,8 +56,10 @@ struct State {
     /// Before that record was read, and found to be the newest.
     newest_read: Now,
     bound: Duration,
-    kek: Option<KeyDescription>,
-    versions: Versions,
+    /// Each party's KEK as it was last described.
+    keks: Vec<Option<KeyDescription>>,
+    /// And what is known of its versions.
+    versions: Vec<Versions>,
     transitions: Transitions,
     /// The last failed renewal, so that a crowd of requests does not repeat it.
     failure: Option<Failure>,
@@ -72,23 +75,21 @@ impl Gate {
         let probe = lease.start_probe(keys.sent);
         let now = parts.runtime.now();
         let counts = lease.granted(probe, now);
-        let mut versions = Versions::default();
-        if let Some(heard) = keys.newest.take() {
-            versions.heard(parts, &keys, heard, keys.kek.as_ref(), now);
-        }
         let transitions = Transitions::new(lease.state(now), now);
-        let state = State {
+        let mut state = State {
             lease,
             bound,
-            kek: keys.kek.clone(),
+            keks: Vec::new(),
             newest_read: keys.view.read_started,
-            keys: counts.then(|| Arc::new(keys)),
+            keys: None,
             newest,
-            versions,
+            versions: Vec::new(),
             transitions,
             failure: None,
             closed: false,
         };
+        state.heard(parts, &mut keys, now);
+        state.keys = counts.then(|| Arc::new(keys));
         Self {
             state: Mutex::new(state),
             renewing: Arc::default(),
@@ -233,14 +234,14 @@ impl Gate {
         self.lock().bound
     }
 
-    /// What the provider last said of the KEK.
-    pub(crate) fn kek(&self) -> Option<KeyDescription> {
-        self.lock().kek.clone()
+    /// What the provider last said of a party's KEK.
+    pub(crate) fn kek(&self, party: Party) -> Option<KeyDescription> {
+        self.lock().keks.get(party.index()).cloned().flatten()
     }
 
-    /// What is known of the KEK's versions.
-    pub(crate) fn versions(&self) -> FollowedVersions {
-        self.lock().versions.report()
+    /// What is known of the versions of a party's KEK.
+    pub(crate) fn versions(&self, party: Party) -> FollowedVersions {
+        self.lock().versions.get(party.index()).map(Versions::report).unwrap_or_default()
     }
 
     pub(crate) fn key_state(&self, store: &StoreInner) -> KeyState {

@@ -50,6 +50,7 @@ mod log_claims;
 mod memory;
 mod meta;
 mod pace;
+mod party;
 mod preflight;
 pub mod range;
 mod rewrap;
@@ -67,14 +68,14 @@ mod verify;
 pub use bulla_envelope::crypto::CryptoProvider;
 pub use bulla_envelope::derive::Anchor;
 pub use bulla_envelope::digest::{Algorithm, Digest, ParseDigestError};
-pub use bulla_envelope::ids::{SessionId, StoreId, StoreKeyId};
+pub use bulla_envelope::ids::{BlobId, SessionId, StoreId, StoreKeyId};
 pub use bulla_envelope::meta::MetaKind;
 pub use bulla_envelope::record::{Managed, Mode, StoreKeyState};
 /// The audit log's formats: entries, checkpoints, exports, the keys that sign and verify them.
 pub mod audit_format {
     pub use bulla_envelope::audit::{
-        Checkpoint, CheckpointError, Entry, Export, NoteError, ParseKeyError, PublicKey, SigningKey,
-        StoreLogMark, Verified, VerifyError,
+        Checkpoint, CheckpointError, Entry, Export, NoteError, ParseKeyError, Proof, ProofError, Proven,
+        PublicKey, SigningKey, StoreLogMark, Verified, VerifyError,
     };
 }
 /// The key side, as an embedder needs it: what a provider implements, how keys are named, what a runtime gives.
@@ -98,15 +99,16 @@ pub use self::gate::{FollowedVersions, KeyFailure, KeyReport, KeyState, KeyState
 pub use self::gc::{GcOptions, GcProgress, GcReport, Tally};
 pub use self::list::BlobEntry;
 pub use self::log::RecordMark;
-pub use self::log_claims::LogClaims;
+pub use self::log_claims::{ClaimedKek, LogClaims};
 #[cfg(feature = "locked-memory")]
 pub use self::memory::{HeldSecrets, held_secrets, lock_secrets};
 pub use self::meta::{Meta, MetaEntry, MetaPage, MetaVersion, MetaWrite};
+pub use self::party::{Party, PartyKey};
 pub use self::rewrap::Rewrap;
 pub use self::rotate::{RotateOptions, Rotation};
 pub use self::session::{Session, SessionEntry, SessionOptions};
 pub use self::shred::Shredded;
-pub use self::status::Status;
+pub use self::status::{PartyStatus, Status};
 pub use self::store::Store;
 pub use self::sweep::{SweepEvent, SweepOptions, SweepPhase, SweepProgress};
 pub use self::upload::{PutOptions, PutResult, Upload};

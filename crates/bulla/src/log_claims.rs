@@ -8,6 +8,8 @@ use bulla_kek::KeyId;
 use crate::bucket::Bucket;
 use crate::error::{Error, Result};
 use crate::log::{self, RecordMark};
+use crate::party::{self, Party};
+use crate::rotate;
 use crate::unlock::check_floor;
 
 /// What the newest log record claims. Nothing of it is authenticated: it is for telling people whom an open would ask, and
@@ -17,12 +19,22 @@ use crate::unlock::check_floor;
 pub struct LogClaims {
     /// The record.
     pub mark: RecordMark,
-    /// As whom the KEKs are used.
-    pub identity: String,
-    /// The KEK versions that open the store, with whether new wraps are made under them.
-    pub keks: Vec<(KeyId, bool)>,
+    /// The KEK versions that open the store.
+    pub keks: Vec<ClaimedKek>,
     /// R.
     pub revocation_bound: Duration,
+}
+
+/// A KEK version as a log record names it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ClaimedKek {
+    /// The KEK version.
+    pub key: KeyId,
+    /// As whom it is used.
+    pub identity: String,
+    /// Whether new wraps are made under it.
+    pub is_active: bool,
 }
 
 impl LogClaims {
@@ -48,11 +60,16 @@ impl LogClaims {
         }
         Ok(Self {
             mark: newest.mark,
-            identity: claims.identity.clone(),
             keks: claims
                 .keks
                 .iter()
-                .filter_map(|kek| Some((kek.kid.parse().ok()?, kek.state == KekState::Active)))
+                .filter_map(|kek| {
+                    let key: KeyId = kek.kid.parse().ok()?;
+                    let second = rotate::holders(claims, Party::Second.index()).contains(&key);
+                    let party = if second { Party::Second } else { Party::First };
+                    let identity = party::texts(claims, party.index())?.0.to_owned();
+                    Some(ClaimedKek { key, identity, is_active: kek.state == KekState::Active })
+                })
                 .collect(),
             revocation_bound: Duration::from_millis(claims.revocation_bound_ms),
         })

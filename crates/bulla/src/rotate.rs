@@ -14,14 +14,15 @@
 //! the root once keeps it.
 
 use bulla_envelope::envelope::Wrap;
-use bulla_envelope::record::{KekEntry, KekState, LogRecord, MAX_KEKS, Managed, Mode, RootState};
+use bulla_envelope::record::{KekEntry, KekState, LogRecord, MAX_KEKS, Managed, Mode, PartyEntry, RootState};
 use bulla_envelope::secret::Root;
 use bulla_kek::{Identity, KeyId, Now, WrapAlgorithm};
 
-use crate::create::sign;
+use crate::create::{active_kek, party_entry, sign};
 use crate::error::{Error, ErrorKind, Result};
 use crate::events::{Action, Outcome};
 use crate::log::{Append, append};
+use crate::party::{self, Party, PartyKey};
 use crate::preflight::{self, Requirements};
 use crate::rewrap::{Rewrap, Target};
 use crate::store::{Store, StoreInner};
@@ -33,19 +34,25 @@ const ATTEMPTS: usize = 8;
 /// What to rotate to.
 #[derive(Clone, Debug, Default)]
 pub struct RotateOptions {
+    /// Whose KEK; the other party's stays as it is, but wraps a new share.
+    pub party: Party,
     /// The new KEK, with or without a version; without it the newest version of the present one.
     pub key: Option<KeyId>,
     /// As whom the nodes use it; without it as before.
     pub identity: Option<Identity>,
     /// Accept a vault without soft delete or purge protection.
     pub allow_unprotected_key: bool,
+    /// Bring in a second party, whose KEK is needed as well from then on, and change nothing else. There is no way back.
+    pub second: Option<PartyKey>,
 }
 
 /// What a rotation did.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Rotation {
-    /// The KEK versions that held the root before.
+    /// Whose KEK it was.
+    pub party: Party,
+    /// The party's KEK versions that held the root, or its share of it, before.
     pub from: Vec<KeyId>,
     /// The KEK version that holds it now.
     pub to: KeyId,
@@ -138,20 +145,29 @@ impl StoreInner {
             Requirements { protection: plan.managed == Managed::Customer && !options.allow_unprotected_key };
         let (description, algorithm) =
             preflight::describe(providers, runtime, &plan.target, &plan.identity, requirements).await?;
-        let to = description.key.clone();
-        let from = holders(record);
-        let same = from == [to.clone()] && plan.identity.as_str() == record.identity;
-        if same && plan.key_id == record.key_id {
-            let (became_customer_managed, changed) = (false, false);
-            return Ok(Some(Rotation { from, to, became_customer_managed, changed, sweep: None }));
+        let (party, to) = (plan.party, description.key.clone());
+        let from = holders(record, party.index());
+        let done = |changed, became_customer_managed| {
+            let (from, to) = (from.clone(), to.clone());
+            Some(Rotation { party, from, to, became_customer_managed, changed, sweep: None })
+        };
+        let is_whole =
+            record.roots.iter().flat_map(|root| &root.groups).all(|group| group.len() == plan.parties);
+        let configured = party::texts(record, party.index());
+        if is_whole && from == [to.clone()] && configured == Some((plan.identity.as_str(), &*plan.key_id)) {
+            return Ok(done(false, false));
         }
         if record.mode == Mode::Direct {
             self.preflight_direct(keys, &plan, &to, algorithm).await?;
         }
+        let members = plan.members(keys, &to, algorithm)?;
         // Asked for when it is used: the lease may have ended while the provider described the key.
-        let share = preflight::only_share(&self.gate.secrets(self).await?.root, runtime)?;
-        let wrap = preflight::wrap_and_prove(providers, &to, algorithm, &plan.identity, share).await?;
-        let both = plan.both(keys, &wrap, runtime.now().unix_ms());
+        let shares = self.gate.secrets(self).await?.root.split(members.len(), runtime.random());
+        let wraps = members.iter().zip(shares).map(|(member, share)| {
+            preflight::wrap_and_prove(providers, &member.key, member.algorithm, &member.identity, share)
+        });
+        let group = futures::future::try_join_all(wraps).await?;
+        let both = plan.both(keys, &group, runtime.now().unix_ms());
         let Some(both) = self.append(both).await? else { return Ok(None) };
         // Prove it from the record itself, as a node would open it, before the old group goes.
         let proven = self.gate.refresh(self).await?;
@@ -159,14 +175,14 @@ impl StoreInner {
             return Ok(None);
         }
         self.tell(Action::RotateBegin, started, &to);
-        self.prove(&wrap, &plan.identity).await?;
-        let alone = plan.alone(&proven, &wrap, runtime.now().unix_ms());
+        self.prove(&group, &members).await?;
+        let alone = plan.alone(&proven, &group, runtime.now().unix_ms());
         if self.append(alone).await?.is_none() {
             return Ok(None);
         }
         self.gate.refresh(self).await?;
         let became_customer_managed = record.managed == Managed::Service && plan.managed == Managed::Customer;
-        Ok(Some(Rotation { from, to, became_customer_managed, changed: true, sweep: None }))
+        Ok(done(true, became_customer_managed))
     }
 
     /// In direct mode old and new KEK are both used, as the identity of the record, until the sweep is done. Whatever would
@@ -222,20 +238,16 @@ impl StoreInner {
         }
     }
 
-    async fn prove(&self, wrap: &Wrap, identity: &Identity) -> Result<()> {
-        let key: KeyId =
-            wrap.kid.parse().map_err(|error| Error::invalid("not a key id").with_source(error))?;
-        let algorithm = wrap
-            .alg
-            .parse()
-            .map_err(|error: bulla_kek::UnknownAlgorithm| Error::invalid(error.to_string()))?;
-        let share = self
-            .parts
-            .providers
-            .provider_for(&key)?
-            .unwrap_key(&key, identity, algorithm, &wrap.value)
-            .await?;
-        if Root::join(&[share]).is_some_and(|root| root.anchor().ct_eq(&self.anchor)) {
+    async fn prove(&self, group: &[Wrap], members: &[Member]) -> Result<()> {
+        let providers = &self.parts.providers;
+        let shares = group.iter().zip(members).map(|(wrap, member)| async move {
+            let key: KeyId =
+                wrap.kid.parse().map_err(|error| Error::invalid("not a key id").with_source(error))?;
+            let provider = providers.provider_for(&key)?;
+            Ok::<_, Error>(provider.unwrap_key(&key, &member.identity, member.algorithm, &wrap.value).await?)
+        });
+        let shares = futures::future::try_join_all(shares).await?;
+        if Root::join(&shares).is_some_and(|root| root.anchor().ct_eq(&self.anchor)) {
             return Ok(());
         }
         Err(Error::new(ErrorKind::Internal, "the new key unwraps something else than the store's root"))
@@ -252,14 +264,32 @@ impl StoreInner {
     }
 }
 
-/// The KEK versions that hold the root.
-pub(crate) fn holders(record: &LogRecord) -> Vec<KeyId> {
+/// The KEK versions by which a party holds the root, or its share of it.
+pub(crate) fn holders(record: &LogRecord, party: usize) -> Vec<KeyId> {
+    let parties = party::count(record);
     let active = record.roots.iter().filter(|root| root.state == RootState::Active);
-    active.flat_map(|root| root.groups.iter().flatten()).filter_map(|wrap| wrap.kid.parse().ok()).collect()
+    let groups = active.flat_map(|root| &root.groups).filter(|group| party == 0 || group.len() == parties);
+    let mut holders = Vec::new();
+    for key in groups.filter_map(|group| group.get(party)).filter_map(|wrap| wrap.kid.parse().ok()) {
+        if !holders.contains(&key) {
+            holders.push(key);
+        }
+    }
+    holders
+}
+
+/// Whose share is wrapped how.
+struct Member {
+    key: KeyId,
+    algorithm: WrapAlgorithm,
+    identity: Identity,
 }
 
 /// Where a rotation goes.
 struct Plan {
+    party: Party,
+    /// How many there are then.
+    parties: usize,
     target: KeyId,
     identity: Identity,
     managed: Managed,
@@ -269,20 +299,18 @@ struct Plan {
 
 impl Plan {
     fn new(record: &LogRecord, options: &RotateOptions) -> Result<Self> {
-        let current: KeyId = record
-            .key_id
-            .parse()
-            .map_err(|error| Error::corrupt("the log's key id can't be parsed").with_source(error))?;
+        if let Some(second) = &options.second {
+            return Self::bring_in(record, second, options);
+        }
+        let party = options.party;
+        let current = party::key_id(record, party.index())?;
         let identity = match &options.identity {
             Some(identity) => identity.clone(),
-            None => record
-                .identity
-                .parse()
-                .map_err(|error| Error::corrupt("the log's identity can't be parsed").with_source(error))?,
+            None => party::identity(record, party.index())?,
         };
         let (target, key_id) = match &options.key {
             Some(key) => (key.clone(), key.to_string()),
-            None if current.version().is_none() => (current, record.key_id.clone()),
+            None if current.version().is_none() => (current.clone(), current.to_string()),
             // A pinned version stays pinned: to the newest, once it is known.
             None => (current.without_version(), String::new()),
         };
@@ -290,49 +318,133 @@ impl Plan {
             (Managed::Service, None) => Managed::Service,
             _ => Managed::Customer,
         };
-        Ok(Self { target, identity, managed, key_id })
+        let parties = party::count(record);
+        for other in (0..parties).filter(|other| *other != party.index()) {
+            if party::key_id(record, other)?.without_version() == target.without_version() {
+                return Err(Error::invalid(
+                    "the other party has this key, so that its owner alone could open the store; give each its own",
+                ));
+            }
+        }
+        Ok(Self { party, parties, target, identity, managed, key_id })
+    }
+
+    fn bring_in(record: &LogRecord, second: &PartyKey, options: &RotateOptions) -> Result<Self> {
+        if options.key.is_some() || options.identity.is_some() || options.party != Party::First {
+            return Err(Error::invalid("bring in the second party first, and rotate after that"));
+        }
+        if record.mode == Mode::Direct {
+            return Err(Error::invalid(
+                "in direct mode each data key is wrapped by one KEK: there can't be two parties",
+            ));
+        }
+        if record.managed == Managed::Service {
+            return Err(Error::invalid(
+                "the store is under a service-managed key, which is no party; rotate it to a key of yours first",
+            ));
+        }
+        if party::key_id(record, 0)?.without_version() == second.key.without_version() {
+            return Err(Error::invalid("the first party has this key; give the second one its own"));
+        }
+        let there = record.other_parties.first();
+        if there.is_some_and(|there| *there != party_entry(second)) {
+            return Err(Error::invalid(
+                "the store has two parties already; rotate the second one's key (`--party second`)",
+            ));
+        }
+        Ok(Self {
+            party: Party::Second,
+            parties: 2,
+            target: second.key.clone(),
+            identity: second.identity.clone(),
+            managed: Managed::Customer,
+            key_id: second.key.to_string(),
+        })
+    }
+
+    /// By whom the new group is wrapped: the party's new KEK, and the others' as they are.
+    fn members(&self, keys: &Unlocked, to: &KeyId, algorithm: WrapAlgorithm) -> Result<Vec<Member>> {
+        let record = &keys.view.record;
+        let member = |party: usize| {
+            if party == self.party.index() {
+                return Ok(Member { key: to.clone(), algorithm, identity: self.identity.clone() });
+            }
+            let holders = holders(record, party);
+            let in_use = |key: &&KeyId| keys.opened_by.contains(&key.to_string());
+            let key = holders.iter().find(in_use).or(holders.last()).cloned();
+            let key = key.ok_or_else(|| Error::corrupt("the log has no wrap of a party's share"))?;
+            let kid = key.to_string();
+            let kek = record.keks.iter().find(|kek| kek.kid == kid);
+            let algorithm = kek.and_then(|kek| kek.alg.parse().ok());
+            let algorithm =
+                algorithm.ok_or_else(|| Error::corrupt("the log names an unknown way to wrap"))?;
+            Ok(Member { key, algorithm, identity: party::identity(record, party)? })
+        };
+        (0..self.parties).map(member).collect()
     }
 
     /// The group that opens today, and the new one. A group that an interrupted rotation left behind goes.
-    fn both(&self, keys: &Unlocked, new: &Wrap, now: u64) -> LogRecord {
+    fn both(&self, keys: &Unlocked, new: &[Wrap], now: u64) -> LogRecord {
         let mut record = keys.next_record(now);
-        let is_old = |kid: &str| kid != new.kid && keys.opened_by.iter().any(|opened| opened == kid);
+        let opens = |wrap: &Wrap| keys.opened_by.contains(&wrap.kid);
+        let is_new = |kid: &str| new.iter().any(|wrap| wrap.kid == kid);
+        let same = |group: &[Wrap]| group.len() == new.len() && group.iter().all(|wrap| is_new(&wrap.kid));
+        let mut kept: Vec<String> = Vec::new();
         for root in record.roots.iter_mut().filter(|root| root.state == RootState::Active) {
-            root.groups.retain(|group| group.iter().all(|wrap| is_old(&wrap.kid)));
-            root.groups.push(vec![new.clone()]);
+            root.groups.retain(|group| group.iter().all(opens) && !same(group));
+            kept.extend(root.groups.iter().flatten().map(|wrap| wrap.kid.clone()));
+            root.groups.push(new.to_vec());
         }
-        match record.mode {
-            // Envelopes hang on all of them.
-            Mode::Direct => record.keks.retain(|kek| kek.kid != new.kid),
-            _ => record.keks.retain(|kek| is_old(&kek.kid)),
-        }
+        let since = |wrap: &Wrap, number: usize| {
+            let before = record.keks.iter().find(|kek| kek.kid == wrap.kid && kek.state == KekState::Active);
+            before.filter(|_| number != self.party.index()).map_or(now, |kek| kek.since)
+        };
+        let active: Vec<KekEntry> =
+            new.iter().enumerate().map(|(number, wrap)| active_kek(wrap, since(wrap, number))).collect();
+        // In direct mode envelopes hang on all of them.
+        let direct = record.mode == Mode::Direct;
+        record.keks.retain(|kek| !is_new(&kek.kid) && (direct || kept.contains(&kek.kid)));
         for kek in record.keks.iter_mut().filter(|kek| kek.state == KekState::Active) {
             kek.state = KekState::Retiring;
             kek.since = now;
         }
-        record.keks.push(KekEntry {
-            kid: new.kid.clone(),
-            alg: new.alg.clone(),
-            state: KekState::Active,
-            since: now,
-        });
+        record.keks.extend(active);
+        if record.other_parties.len() + 1 < self.parties {
+            record.other_parties.push(self.entry(new));
+        }
         record
     }
 
     /// The new group alone, and with it what the store is configured to.
-    fn alone(&self, keys: &Unlocked, new: &Wrap, now: u64) -> LogRecord {
+    fn alone(&self, keys: &Unlocked, new: &[Wrap], now: u64) -> LogRecord {
         let mut record = keys.next_record(now);
         for root in record.roots.iter_mut().filter(|root| root.state == RootState::Active) {
-            root.groups = vec![vec![new.clone()]];
+            root.groups = vec![new.to_vec()];
         }
         // In direct mode the others stay until a sweep has counted that no envelope needs them.
         if record.mode != Mode::Direct {
-            record.keks.retain(|kek| kek.kid == new.kid);
+            record.keks.retain(|kek| new.iter().any(|wrap| wrap.kid == kek.kid));
         }
-        record.identity = self.identity.to_string();
-        record.key_id = if self.key_id.is_empty() { new.kid.clone() } else { self.key_id.clone() };
+        let PartyEntry { identity, key_id } = self.entry(new);
+        match self.party.index().checked_sub(1) {
+            None => (record.identity, record.key_id) = (identity, key_id),
+            Some(other) => {
+                if let Some(party) = record.other_parties.get_mut(other) {
+                    *party = PartyEntry { identity, key_id };
+                }
+            }
+        }
         record.managed = self.managed;
         record.rotated = Some(now);
         record
+    }
+
+    /// What the record says of the party.
+    fn entry(&self, new: &[Wrap]) -> PartyEntry {
+        let kid = new.get(self.party.index()).map(|wrap| wrap.kid.clone()).unwrap_or_default();
+        PartyEntry {
+            identity: self.identity.to_string(),
+            key_id: if self.key_id.is_empty() { kid } else { self.key_id.clone() },
+        }
     }
 }

@@ -10,6 +10,8 @@ use bulla_kek::{KeyDescription, KeyId, LeaseState};
 use crate::error::Result;
 use crate::gate::{FollowedVersions, KeyFailure, KeyReport};
 use crate::log::RecordMark;
+use crate::party::{self, Party};
+use crate::rotate::holders;
 use crate::store::{Store, StoreInner};
 
 /// The encryption of a store, as the newest log record says that this process authenticated.
@@ -38,6 +40,8 @@ pub struct Status {
     pub follows_versions: bool,
     /// How far that is.
     pub versions: FollowedVersions,
+    /// The second party, whose KEK is needed as well; the fields above are the first party's.
+    pub second: Option<PartyStatus>,
     /// Every KEK version that opens the store, with whether new wraps are made under it.
     pub keks: Vec<(KeyId, bool)>,
     /// Every store key, with its state.
@@ -54,6 +58,24 @@ pub struct Status {
     pub kek: Option<KeyDescription>,
     /// What deserves attention, one sentence each.
     pub warnings: Vec<String>,
+}
+
+/// The second party of a store, as [`Status`] has the first.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct PartyStatus {
+    /// As whom its KEK is used.
+    pub identity: String,
+    /// Its KEK as configured, as its owner would type it.
+    pub key: String,
+    /// Its KEK version in use, as its owner would type it.
+    pub versioned_key: String,
+    /// Whether the configured id has no version, so that the key's new versions are followed.
+    pub follows_versions: bool,
+    /// How far that is.
+    pub versions: FollowedVersions,
+    /// Its KEK as its provider last described it.
+    pub kek: Option<KeyDescription>,
 }
 
 impl Store {
@@ -87,9 +109,24 @@ impl StoreInner {
             },
             Err(_) => text.to_owned(),
         };
-        let active = record.keks.iter().find(|kek| kek.state == KekState::Active);
-        let follows_versions = record.key_id.parse::<KeyId>().is_ok_and(|key| key.version().is_none());
-        let kek = self.gate.kek();
+        let party = |party: Party| {
+            let (identity, key) = party::texts(record, party.index())?;
+            let is_active = |kid: &KeyId| {
+                let kid = kid.to_string();
+                record.keks.iter().any(|kek| kek.kid == kid && kek.state == KekState::Active)
+            };
+            let in_use = holders(record, party.index()).into_iter().find(is_active);
+            Some(PartyStatus {
+                identity: identity.to_owned(),
+                key: shown(key),
+                versioned_key: in_use.map(|key| shown(&key.to_string())).unwrap_or_default(),
+                follows_versions: key.parse::<KeyId>().is_ok_and(|key| key.version().is_none()),
+                versions: self.gate.versions(party),
+                kek: self.gate.kek(party),
+            })
+        };
+        let second = party(Party::Second);
+        let first = party(Party::First).expect("a store has a first party");
         Status {
             store: self.store_id,
             anchor: self.anchor,
@@ -97,11 +134,13 @@ impl StoreInner {
             read: read.wall,
             mode: record.mode,
             managed: record.managed,
-            identity: record.identity.clone(),
-            key: shown(&record.key_id),
-            versioned_key: active.map(|kek| shown(&kek.kid)).unwrap_or_default(),
-            follows_versions,
-            versions: self.gate.versions(),
+            warnings: self.warnings(record, &first, second.as_ref()),
+            identity: first.identity,
+            key: first.key,
+            versioned_key: first.versioned_key,
+            follows_versions: first.follows_versions,
+            versions: first.versions,
+            second,
             keks: record
                 .keks
                 .iter()
@@ -112,12 +151,11 @@ impl StoreInner {
             rotated: record.rotated.map(at),
             revocation_bound_ms: record.revocation_bound_ms,
             key_report: self.gate.report(self),
-            warnings: self.warnings(record, kek.as_ref()),
-            kek,
+            kek: first.kek,
         }
     }
 
-    fn warnings(&self, record: &LogRecord, kek: Option<&KeyDescription>) -> Vec<String> {
+    fn warnings(&self, record: &LogRecord, first: &PartyStatus, second: Option<&PartyStatus>) -> Vec<String> {
         let mut warnings = Vec::new();
         let now = self.parts.runtime.now().wall;
         let report = self.gate.report(self);
@@ -128,9 +166,27 @@ impl StoreInner {
             }
             (_, Some(KeyFailure { message, .. })) => warnings.push(format!("nothing can be read: {message}")),
         }
-        if kek.is_some_and(|kek| kek.expires.is_some_and(|expires| expires <= now)) {
+        let expired = |party: &PartyStatus| {
+            party.kek.as_ref().is_some_and(|kek| kek.expires.is_some_and(|expires| expires <= now))
+        };
+        if expired(first) {
             warnings
                 .push("the KEK has expired: it still opens the store; rotate to a valid version".to_owned());
+        }
+        if second.is_some_and(expired) {
+            warnings.push(
+                "the KEK of the second party has expired: it still opens the store; rotate to a valid version (`bulla \
+                 rotate STORE --party second`)"
+                    .to_owned(),
+            );
+        }
+        let holder =
+            |key: &str| key.rsplit_once("/keys/").map_or(key.to_owned(), |(holder, _)| holder.to_owned());
+        if second.is_some_and(|second| holder(&second.key) == holder(&first.key)) {
+            warnings.push(
+                "the keys of both parties are in one vault, whose owner alone can use both; keep them with different owners"
+                    .to_owned(),
+            );
         }
         if record.roots.iter().any(|root| root.groups.len() > 1) {
             warnings.push("a rotation was interrupted; run it again to finish it".to_owned());
@@ -141,12 +197,11 @@ impl StoreInner {
                     .to_owned(),
             );
         }
-        let follows = record.key_id.parse::<KeyId>().is_ok_and(|key| key.version().is_none());
-        if let FollowedVersions { newer, failure: Some(failure), .. } = self.gate.versions()
-            && follows
-        {
-            let newer = newer.map(|newer| format!(", {newer},")).unwrap_or_default();
-            warnings.push(format!("the key's newer version{newer} is not taken: {failure}"));
+        for party in [Some(first), second].into_iter().flatten().filter(|party| party.follows_versions) {
+            if let FollowedVersions { newer, failure: Some(failure), .. } = &party.versions {
+                let newer = newer.as_ref().map(|newer| format!(", {newer},")).unwrap_or_default();
+                warnings.push(format!("the key's newer version{newer} is not taken: {failure}"));
+            }
         }
         if record.store_keys.iter().any(|key| key.state == StoreKeyState::Retiring) {
             warnings.push("a rewrap is not finished; `bulla rewrap STORE` goes on with it".to_owned());

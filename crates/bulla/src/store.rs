@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use bulla_envelope::derive::Anchor;
 use bulla_envelope::digest::Digest;
-use bulla_envelope::ids::StoreId;
+use bulla_envelope::ids::{BlobId, StoreId};
 use bulla_envelope::record::Mode;
 use bulla_kek::Runtime;
 use bytes::Bytes;
@@ -218,7 +218,19 @@ impl Store {
     /// # Cancel safety
     /// A dropped delete may or may not have removed the blob.
     pub async fn delete(&self, digest: &Digest) -> Result<()> {
-        self.inner.delete(digest).await
+        self.inner.delete(digest, None).await.map(|_| ())
+    }
+
+    /// Removes a blob if it is still the one that `put` made; bytes that somebody put again meanwhile stay. Whether it was
+    /// removed, by this call or by another at the same time.
+    ///
+    /// # Errors
+    /// `Revoked`, `Unavailable`, `Throttled` as everywhere.
+    ///
+    /// # Cancel safety
+    /// A dropped delete may or may not have removed the blob.
+    pub async fn delete_put(&self, digest: &Digest, put: &BlobId) -> Result<bool> {
+        self.inner.delete(digest, Some(put)).await
     }
 
     /// Every blob's name, in no particular order; envelopes are not read, so expired blobs are listed too.

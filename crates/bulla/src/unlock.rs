@@ -13,13 +13,14 @@ use bulla_envelope::ids::{RootId, StoreId, StoreKeyId};
 use bulla_envelope::job::JOB_KIND;
 use bulla_envelope::names::BLOB_KIND;
 use bulla_envelope::record::{KekState, LogRecord, RootEntry, RootState, StoreKeyState};
-use bulla_envelope::secret::{EnvelopeKey, MetaKey, NameKey, RecordKey, Root, StoreKey};
+use bulla_envelope::secret::{EnvelopeKey, MetaKey, NameKey, RecordKey, Root, Secret, StoreKey};
 use bulla_kek::{
     Identity, KekError, KekErrorKind, KekProvider, KeyDescription, KeyId, Now, Providers, WrapAlgorithm,
 };
 
 use crate::error::{Error, Result};
 use crate::log::{LogView, RawRecord, RecordMark};
+use crate::party::{self, Party};
 
 /// Everything that may be used while the lease is live, with the log view it came from. Wiped as a whole.
 pub(crate) struct Unlocked {
@@ -36,10 +37,8 @@ pub(crate) struct Unlocked {
     pub(crate) job_names: NameKey,
     pub(crate) active_store_key: StoreKeyId,
     store_keys: BTreeMap<StoreKeyId, StoreKey>,
-    /// The KEK that opened the root, as its provider describes it; `None` where the provider could not be asked.
-    pub(crate) kek: Option<KeyDescription>,
-    /// What the provider said of the KEK's newest version; `None` where that was not asked, or not answered.
-    pub(crate) newest: Option<Result<KeyDescription, KekError>>,
+    /// What the providers said of the KEKs that opened the root, one for each party.
+    pub(crate) described: Vec<Described>,
     /// Before the unwrap was sent: the lease counts from here.
     pub(crate) sent: Now,
 }
@@ -81,8 +80,8 @@ pub(crate) enum Describe<'a> {
     /// The version in use.
     InUse,
     /// The newest version, if the key is configured without one. The version in use is asked about as well where it is
-    /// another one and not `known`.
-    Newest { known: Option<&'a KeyDescription> },
+    /// another one and not among those `known`.
+    Newest { known: &'a [Option<KeyDescription>] },
 }
 
 pub(crate) async fn unlock(
@@ -94,21 +93,22 @@ pub(crate) async fn unlock(
     describe: Describe<'_>,
 ) -> Result<Unlocked, Locked> {
     let hint = raw.unverified.hint();
-    let configured = hint.key_id.parse::<KeyId>().ok();
-    let identity: Identity = hint
-        .identity
-        .parse()
-        .map_err(|error| Error::corrupt("the log's identity can't be parsed").with_source(error))?;
+    let parties: Vec<Configured> =
+        (0..party::count(hint)).map(|number| Configured::of(hint, number)).collect::<Result<_>>()?;
+    if parties.len() > party::MAX_PARTIES {
+        return Err(Locked::Other(Error::invalid(
+            "the store has more than two parties, which this version of Bulla can't serve; use a newer one",
+        )));
+    }
     let mut failures = Vec::new();
     for (root_id, group) in candidate_groups(hint) {
-        let (root, described) =
-            match open_group(providers, &identity, group, configured.as_ref(), describe).await {
-                Ok(opened) => opened,
-                Err(error) => {
-                    failures.push(error);
-                    continue;
-                }
-            };
+        let (root, described) = match open_group(providers, &parties, group, describe).await {
+            Ok(opened) => opened,
+            Err(error) => {
+                failures.push(error);
+                continue;
+            }
+        };
         let opened_by = group.iter().map(|wrap| wrap.kid.clone()).collect();
         return verify(
             raw,
@@ -139,42 +139,101 @@ fn candidate_groups(hint: &LogRecord) -> Vec<(RootId, &Vec<Wrap>)> {
     groups
 }
 
-/// Any group opens, every member of a group is needed.
+/// What the log says of a party before it is authenticated.
+struct Configured {
+    identity: Identity,
+    /// `None` where it can't be parsed; then nothing is followed.
+    key: Option<KeyId>,
+}
+
+impl Configured {
+    fn of(hint: &LogRecord, number: usize) -> Result<Self> {
+        Ok(Self { identity: party::identity(hint, number)?, key: party::key_id(hint, number).ok() })
+    }
+}
+
+/// Any group opens, every member of a group is needed. All are asked at once: the lease counts from before that, and a
+/// denial by any of them ends it whatever the others say.
 async fn open_group(
     providers: &Providers,
-    identity: &Identity,
+    parties: &[Configured],
     group: &[Wrap],
-    configured: Option<&KeyId>,
     describe: Describe<'_>,
-) -> Result<(Root, Described), KekError> {
-    let mut shares = Vec::new();
-    let mut described = Described::default();
-    for wrap in group {
-        let key: KeyId = wrap.kid.parse().map_err(invalid)?;
-        let algorithm: WrapAlgorithm = wrap.alg.parse().map_err(invalid)?;
-        let provider = providers.provider_for(&key)?;
-        // A key of several parties has no newest version: each party has its own.
-        let is_followed = group.len() == 1 && configured == Some(&key.without_version());
-        let describe = if is_followed { describe } else { Describe::InUse };
-        // Whichever says no, and whatever becomes of the other: no is no.
-        let (share, answer) = futures::try_join!(
-            unless_denied(provider.unwrap_key(&key, identity, algorithm, &wrap.value)),
-            unless_denied(describe_key(&*provider, &key, identity, describe)),
-        )?;
-        shares.push(share?);
-        // Only the unwrap counts for the lease: that there was no answer to the other says nothing.
-        described = answer.unwrap_or_default();
+) -> Result<(Root, Vec<Described>), KekError> {
+    if group.len() > parties.len() {
+        return Err(KekError::invalid("a group has more members than the log has parties"));
     }
+    let members = group.iter().zip(parties).enumerate().map(|(number, (wrap, party))| async move {
+        let opened = open_member(providers, party, wrap, describe.of(number)).await;
+        match opened {
+            // Two parties' errors look alike but for the key.
+            Err(error) if group.len() > 1 => {
+                let message =
+                    format!("the key {} of the {} party: {error}", wrap.kid, Party::ALL[number.min(1)]);
+                Err(error.with_message(message))
+            }
+            opened => opened,
+        }
+    });
+    let answers = futures::future::try_join_all(members.map(unless_denied)).await?;
+    let (shares, described): (Vec<Secret<32>>, Vec<Described>) =
+        answers.into_iter().collect::<Result<Vec<_>, _>>()?.into_iter().unzip();
     let root =
         Root::join(&shares).ok_or_else(|| KekError::invalid("a group without members opens nothing"))?;
     Ok((root, described))
 }
 
+async fn open_member(
+    providers: &Providers,
+    party: &Configured,
+    wrap: &Wrap,
+    describe: DescribeOne<'_>,
+) -> Result<(Secret<32>, Described), KekError> {
+    let key: KeyId = wrap.kid.parse().map_err(invalid)?;
+    let algorithm: WrapAlgorithm = wrap.alg.parse().map_err(invalid)?;
+    let provider = providers.provider_for(&key)?;
+    let is_followed = party.key.as_ref() == Some(&key.without_version());
+    let describe = if is_followed { describe } else { DescribeOne::InUse };
+    // Whichever says no, and whatever becomes of the other: no is no.
+    let (share, answer) = futures::try_join!(
+        unless_denied(provider.unwrap_key(&key, &party.identity, algorithm, &wrap.value)),
+        unless_denied(describe_key(&*provider, &key, &party.identity, describe)),
+    )?;
+    // Only the unwrap counts for the lease: that there was no answer to the other says nothing.
+    Ok((share?, answer.unwrap_or_default()))
+}
+
+/// [`Describe`], of one party's KEK.
+#[derive(Clone, Copy)]
+enum DescribeOne<'a> {
+    InUse,
+    Newest { known: Option<&'a KeyDescription> },
+}
+
+impl<'a> Describe<'a> {
+    fn of(self, party: usize) -> DescribeOne<'a> {
+        match self {
+            Self::InUse => DescribeOne::InUse,
+            Self::Newest { known } => {
+                DescribeOne::Newest { known: known.get(party).and_then(Option::as_ref) }
+            }
+        }
+    }
+}
+
 /// What a provider said of a KEK: of the version in use, and if it was asked, of the newest.
-#[derive(Debug, Default)]
-struct Described {
-    in_use: Option<KeyDescription>,
-    newest: Option<Result<KeyDescription, KekError>>,
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Described {
+    /// `None` where the provider could not be asked.
+    pub(crate) in_use: Option<KeyDescription>,
+    /// `None` where that was not asked, or not answered.
+    pub(crate) newest: Option<Result<KeyDescription, KekError>>,
+}
+
+impl Described {
+    fn in_use_only(&self) -> Self {
+        Self { in_use: self.in_use.clone(), newest: None }
+    }
 }
 
 /// Asks once; twice only where the newest version is not the one in use and that one is not known, or is denied. What is
@@ -183,9 +242,9 @@ async fn describe_key(
     provider: &dyn KekProvider,
     key: &KeyId,
     identity: &Identity,
-    describe: Describe<'_>,
+    describe: DescribeOne<'_>,
 ) -> Result<Described, KekError> {
-    let Describe::Newest { known } = describe else {
+    let DescribeOne::Newest { known } = describe else {
         return Ok(Described { in_use: Some(provider.describe(key, identity).await?), newest: None });
     };
     let newest = match provider.describe(&key.without_version(), identity).await {
@@ -241,7 +300,7 @@ struct Opened {
     root_id: RootId,
     root: Arc<Root>,
     opened_by: Vec<String>,
-    described: Described,
+    described: Vec<Described>,
     sent: Now,
 }
 
@@ -295,8 +354,7 @@ fn verify(raw: &RawRecord, expected: Expected, read_started: Now, opened: Opened
         opened_by,
         active_store_key,
         store_keys,
-        kek: described.in_use,
-        newest: described.newest,
+        described,
         sent,
         view: LogView { mark: raw.mark, record, read_started },
     })
@@ -337,7 +395,7 @@ impl Unlocked {
             root_id: self.root_id,
             root: Arc::clone(&self.root),
             opened_by: self.opened_by.clone(),
-            described: Described { in_use: self.kek.clone(), newest: None },
+            described: self.described.iter().map(Described::in_use_only).collect(),
             sent: self.sent,
         };
         let followed = verify(raw, expected, read_started, opened)?;

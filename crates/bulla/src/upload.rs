@@ -11,6 +11,7 @@ use bytes::Bytes;
 use crate::commit::Draft;
 use crate::error::{Error, Result};
 use crate::extents::ExtentWriter;
+use crate::party::Party;
 use crate::sealing::Sealing;
 use crate::store::{Store, StoreInner};
 use crate::unlock::Unlocked;
@@ -155,11 +156,15 @@ impl StoreInner {
     /// An expired KEK still opens what is there, and takes nothing new.
     pub(crate) fn refuse_expired_kek(&self) -> Result<()> {
         let now = self.parts.runtime.now().wall;
-        match self.gate.kek().and_then(|kek| kek.expires) {
-            Some(expires) if expires <= now => Err(Error::invalid(
+        let expires = |party| self.gate.kek(party).and_then(|kek| kek.expires);
+        match Party::ALL.into_iter().find(|party| expires(*party).is_some_and(|expires| expires <= now)) {
+            Some(Party::Second) => Err(Error::invalid(
+                "the second party's KEK has expired: rotate to a valid version (`bulla rotate STORE --party second`)",
+            )),
+            Some(Party::First) => Err(Error::invalid(
                 "the store's KEK has expired: rotate to a valid version (`bulla rotate STORE`)",
             )),
-            _ => Ok(()),
+            None => Ok(()),
         }
     }
 }

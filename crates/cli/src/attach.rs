@@ -33,6 +33,9 @@ pub(crate) struct Args {
     /// The store's key, as this machine reaches it
     #[arg(long, value_name = "KEY_ID")]
     kek: Option<String>,
+    /// The second party's key, as this machine reaches it
+    #[arg(long, value_name = "KEY_ID", requires = "kek")]
+    and_kek: Option<String>,
     /// The store's anchor, as `bulla init` printed it
     #[arg(long, value_name = "A", required_unless_present = "trust_on_first_use")]
     anchor: Option<Anchor>,
@@ -58,7 +61,13 @@ pub(crate) async fn run(ctx: &Context, args: Args) -> Result<()> {
             if before.is_none() {
                 encryption = Encryption::of_key(&key.id, &encryption.identity);
             }
-            (key.providers(), key.vaults())
+            let (mut providers, mut vaults) = (key.providers(), key.vaults());
+            if let Some(text) = &args.and_kek {
+                let second = vaults::key(ctx, text).await?;
+                providers = second.beside(providers);
+                vaults.extend(second.vaults());
+            }
+            (providers, vaults)
         }
         None => match &before {
             Some(known) => (vaults::providers(ctx, known).await?, known.vaults.clone()),

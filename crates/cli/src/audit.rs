@@ -1,6 +1,7 @@
 //! `bulla audit`: the record of what happened to a store's keys, and proof of it for somebody else.
 
 mod keys;
+mod prove;
 mod report;
 mod verify;
 
@@ -28,7 +29,8 @@ Examples:
   bulla audit keygen ./store --out audit.key > audit.pub
   bulla audit checkpoint ./store --key audit.key > monday.checkpoint
   bulla audit export ./store --key audit.key -o audit.export
-  bulla audit verify audit.export --key audit.pub --from monday.checkpoint")]
+  bulla audit verify audit.export --key audit.pub --from monday.checkpoint
+  bulla audit prove audit.export --key audit.pub --entry 17 -o shredded.tlog-proof")]
 pub(crate) struct Args {
     #[command(subcommand)]
     command: Command,
@@ -40,6 +42,7 @@ enum Command {
     Keygen(keys::Keygen),
     Checkpoint(CheckpointArgs),
     Export(ExportArgs),
+    Prove(prove::Args),
     Verify(verify::Args),
 }
 
@@ -103,6 +106,7 @@ pub(crate) async fn run(ctx: &Context, args: Args) -> Result<()> {
         Command::Keygen(args) => keys::generate(ctx, args),
         Command::Checkpoint(args) => checkpoint(ctx, args).await,
         Command::Export(args) => export(ctx, args).await,
+        Command::Prove(args) => prove::run(ctx, args),
         Command::Verify(args) => verify::run(ctx, args),
     }
 }
@@ -170,6 +174,7 @@ async fn sign(opened: &Opened, key: &SigningKey) -> Result<(Export, u64)> {
     Ok((export, checkpoint.size))
 }
 
+/// A new file, or another content for one that is there.
 fn write(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     use std::io::Write;
     let part = Part::beside(path, false)?;

@@ -14,12 +14,13 @@ mod machine;
 mod owner;
 mod report;
 mod store;
+mod subject;
 
 use bulla::{LogClaims, StoreUrl};
 use bulla_kek::Identity;
 
-use self::keys::Subject;
 use self::report::Report;
+use self::subject::Subject;
 use crate::context::Context;
 use crate::exit::Result;
 use crate::known::KnownStore;

@@ -1,16 +1,17 @@
 //! `bulla init`: makes a store and remembers its anchor.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use bulla::{CreateOptions, ErrorKind, Managed, Mode, OpenOptions, Status, Store, StoreUrl, Trust};
+use bulla::{CreateOptions, ErrorKind, Managed, Mode, OpenOptions, PartyKey, Status, Store, StoreUrl, Trust};
 use bulla_kek::Identity;
 use serde_json::{Value, json};
 
 use crate::context::Context;
 use crate::encryption::{self, Wanted};
 use crate::exit::{Failure, Kind, Result};
-use crate::known::{Encryption, KnownStore};
+use crate::known::{Encryption, KnownStore, VaultPlace};
 use crate::vaults::{self, Key};
 use crate::{open, service};
 
@@ -28,6 +29,8 @@ Examples:
   bulla init s3://bucket/prefix --kek vault+file:///srv/vault/keys/registry --revocation-bound 30s
   bulla init ./store --encryption encryption.json
   bulla init ./store --kek vault+file:///srv/vault/keys/registry --mode direct
+  bulla init ./store --kek https://contoso.vault.azure.net/keys/registry --identity CLIENT_ID \\
+    --and-kek 'pkcs11:token=HSM;object=registry'   # two parties: both keys are needed
   bulla init ./store --json | jq -r .anchor")]
 pub(crate) struct Args {
     /// A folder or a URL, or BULLA_STORE
@@ -41,6 +44,12 @@ pub(crate) struct Args {
     /// identity's client id)
     #[arg(long, value_name = "ID", default_value = "system")]
     pub(crate) identity: Identity,
+    /// A second party's key, in a vault or token of its own: both keys are needed, and either one's owner closes the store
+    #[arg(long, value_name = "KEY_ID", requires = "kek", conflicts_with_all = ["encryption", "service_vault"])]
+    pub(crate) and_kek: Option<String>,
+    /// As whom the second party's key is used
+    #[arg(long, value_name = "ID", default_value = "system", requires = "and_kek")]
+    pub(crate) and_identity: Identity,
     /// What wraps data keys: a store key, so that rotating the key is one small write at any size of the store; or directly
     /// the key itself, which then sees every blob and wraps every data key again when it is rotated
     #[arg(long, value_name = "MODE", default_value = "hierarchical")]
@@ -105,6 +114,9 @@ pub(crate) async fn run(ctx: &Context, mut args: Args) -> Result<()> {
             ("anchor", text("anchor")),
             ("key", format!("{} ({}-managed)", text("key"), text("managedBy"))),
         ])?;
+        if let Some(second) = made["secondParty"]["key"].as_str() {
+            ctx.out.fields(&[("and key", format!("{second} (the second party's)"))])?;
+        }
     }
     Ok(())
 }
@@ -112,14 +124,21 @@ pub(crate) async fn run(ctx: &Context, mut args: Args) -> Result<()> {
 async fn customer(ctx: &Context, url: &StoreUrl, args: &Args, text: &str) -> Result<Value> {
     let key = vaults::key(ctx, text).await?;
     refuse_service_key(&key)?;
-    let created = create(url, &key, args, Managed::Customer).await?;
-    finish(ctx, url, &created, &key).await
+    let second = match &args.and_kek {
+        Some(text) => Some(vaults::key(ctx, text).await?),
+        None => None,
+    };
+    if let Some(second) = &second {
+        refuse_service_key(second)?;
+    }
+    let created = create(url, &key, second.as_ref(), args, Managed::Customer).await?;
+    finish(ctx, url, &created, &key, second.as_ref()).await
 }
 
 async fn service_managed(ctx: &Context, url: &StoreUrl, args: &Args) -> Result<Value> {
     let dir = service::folder(&ctx.config, url, args.service_vault.as_deref())?;
     let made = service::make(&dir, &args.identity)?;
-    let store = match create(url, &made.key, args, Managed::Service).await {
+    let store = match create(url, &made.key, None, args, Managed::Service).await {
         Ok(store) => store,
         // Nobody else has this key, so a store that it opens is the one just made, whatever the error says.
         Err(failure) if failure.kind != Kind::Conflict => match opens(url, &made.key).await {
@@ -138,7 +157,7 @@ async fn service_managed(ctx: &Context, url: &StoreUrl, args: &Args) -> Result<V
     };
     // Whatever happens now, the store hangs on this key.
     let key = made.keep();
-    finish(ctx, url, &store, &key).await
+    finish(ctx, url, &store, &key, None).await
 }
 
 /// A service key belongs to one store and is destroyed when that leaves it.
@@ -153,7 +172,13 @@ pub(crate) fn refuse_service_key(key: &Key) -> Result<()> {
     Ok(())
 }
 
-async fn create(url: &StoreUrl, key: &Key, args: &Args, managed: Managed) -> Result<Store> {
+async fn create(
+    url: &StoreUrl,
+    key: &Key,
+    second: Option<&Key>,
+    args: &Args,
+    managed: Managed,
+) -> Result<Store> {
     let options = CreateOptions {
         mode: args.mode.into(),
         key: key.id.clone(),
@@ -161,9 +186,14 @@ async fn create(url: &StoreUrl, key: &Key, args: &Args, managed: Managed) -> Res
         managed,
         revocation_bound: args.revocation_bound,
         allow_unprotected_key: args.allow_unprotected_key,
+        second: second.map(|second| PartyKey { key: second.id.clone(), identity: args.and_identity.clone() }),
     };
     let encryption = Encryption::of_key(&key.id, args.identity.as_str());
-    let engine = open::engine(key.providers());
+    let providers = key.providers();
+    let engine = open::engine(match second {
+        Some(second) => second.beside(providers),
+        None => providers,
+    });
     if url.folder().is_some_and(|folder| !folder.exists()) {
         // Before the folder is made: a key or setting that is refused leaves none behind.
         engine.check(&options).await.map_err(|error| open::explain(error, &encryption))?;
@@ -188,17 +218,30 @@ async fn opens(url: &StoreUrl, key: &Key) -> Result<Store, ErrorKind> {
     open::engine(key.providers()).open(bucket, options).await.map_err(|error| error.kind())
 }
 
-async fn finish(ctx: &Context, url: &StoreUrl, store: &Store, key: &Key) -> Result<Value> {
+async fn finish(
+    ctx: &Context,
+    url: &StoreUrl,
+    store: &Store,
+    key: &Key,
+    second: Option<&Key>,
+) -> Result<Value> {
     let status = store.status().await;
     store.close().await;
     let status = status?;
-    let known = remember(ctx, url, &status, key)?;
+    let mut vaults = key.vaults();
+    vaults.extend(second.map(Key::vaults).unwrap_or_default());
+    let known = remember(ctx, url, &status, vaults)?;
     Ok(describe(url, &known))
 }
 
 /// Remembers a store that was just made.
-fn remember(ctx: &Context, url: &StoreUrl, status: &Status, key: &Key) -> Result<KnownStore> {
-    let known = KnownStore::of(status, key.vaults());
+fn remember(
+    ctx: &Context,
+    url: &StoreUrl,
+    status: &Status,
+    vaults: BTreeMap<String, VaultPlace>,
+) -> Result<KnownStore> {
+    let known = KnownStore::of(status, vaults);
     let mut replaced = None;
     let remembered = ctx.config.update(url.canonical(), |before| {
         replaced = before;
@@ -218,13 +261,17 @@ fn remember(ctx: &Context, url: &StoreUrl, status: &Status, key: &Key) -> Result
 
 /// What `init` and `attach` print.
 pub(crate) fn describe(url: &StoreUrl, known: &KnownStore) -> Value {
-    let Encryption { key_identifier, customer_managed, identity, .. } = &known.encryption;
-    json!({
+    let Encryption { key_identifier, customer_managed, identity, second_party, .. } = &known.encryption;
+    let mut described = json!({
         "store": url.canonical(),
         "id": known.store_id,
         "anchor": known.anchor,
         "key": key_identifier,
         "identity": identity,
         "managedBy": if *customer_managed { "customer" } else { "service" },
-    })
+    });
+    if let Some(second) = second_party {
+        described["secondParty"] = json!({ "key": second.key_identifier, "identity": second.identity });
+    }
+    described
 }

@@ -56,8 +56,20 @@ pub(crate) struct Encryption {
     pub(crate) key_rotation_enabled: bool,
     pub(crate) last_key_rotation_timestamp: Option<String>,
     pub(crate) revocation_bound_ms: u64,
+    /// The second party, where there is one; key and identity above are the first's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) second_party: Option<SecondParty>,
     /// When this was seen.
     pub(crate) seen: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct SecondParty {
+    pub(crate) identity: String,
+    pub(crate) key_identifier: String,
+    pub(crate) versioned_key_identifier: String,
+    pub(crate) key_rotation_enabled: bool,
 }
 
 impl Encryption {
@@ -70,6 +82,12 @@ impl Encryption {
             key_rotation_enabled: status.follows_versions,
             last_key_rotation_timestamp: status.rotated.map(output::time),
             revocation_bound_ms: status.revocation_bound_ms,
+            second_party: status.second.as_ref().map(|second| SecondParty {
+                identity: second.identity.clone(),
+                key_identifier: second.key.clone(),
+                versioned_key_identifier: second.versioned_key.clone(),
+                key_rotation_enabled: second.follows_versions,
+            }),
             seen: output::time(std::time::SystemTime::now()),
         }
     }
@@ -95,6 +113,7 @@ impl Encryption {
             key_rotation_enabled: false,
             last_key_rotation_timestamp: None,
             revocation_bound_ms: 0,
+            second_party: None,
             seen: String::new(),
         }
     }

@@ -78,6 +78,9 @@ pub(crate) async fn open(ctx: &Context, text: &str) -> Result<Opened> {
     Ok(Opened { store, url, known })
 }
 
+/// What the engine says of a key that is the second party's.
+const OF_THE_SECOND: &str = "of the second party";
+
 /// The store's URL, and what this machine knows of it.
 pub(crate) fn known(ctx: &Context, text: &str) -> Result<(StoreUrl, KnownStore)> {
     let url = StoreUrl::parse(text)?;
@@ -180,7 +183,12 @@ pub(crate) fn explain(error: bulla::Error, encryption: &Encryption) -> Failure {
     }
     match kind {
         ErrorKind::Revoked => {
-            let fix = failure.denied.map(|reason| restore(reason, encryption));
+            let second = encryption.second_party.as_ref().filter(|_| message.contains(OF_THE_SECOND));
+            let (key, identity) = match second {
+                Some(second) => (&second.versioned_key_identifier, &second.identity),
+                None => (&encryption.versioned_key_identifier, &encryption.identity),
+            };
+            let fix = failure.denied.map(|reason| restore(reason, key, identity));
             failure.with_fix(fix.unwrap_or_else(|| "its owner can restore it".to_owned()))
         }
         ErrorKind::Invalid if message.starts_with(NO_PROVIDER) => failure.with_fix(
@@ -197,15 +205,10 @@ pub(crate) fn explain(error: bulla::Error, encryption: &Encryption) -> Failure {
 }
 
 /// How the key's owner gives the key back.
-fn restore(reason: DenyReason, encryption: &Encryption) -> String {
-    match encryption.versioned_key_identifier.parse() {
-        Ok(key) => remedy::restore(reason, &key, &encryption.identity),
-        Err(_) => {
-            format!(
-                "restore {} for the identity {}",
-                encryption.versioned_key_identifier, encryption.identity
-            )
-        }
+fn restore(reason: DenyReason, key: &str, identity: &str) -> String {
+    match key.parse() {
+        Ok(uri) => remedy::restore(reason, &uri, identity),
+        Err(_) => format!("restore {key} for the identity {identity}"),
     }
 }
 

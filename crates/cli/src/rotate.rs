@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use bulla::{Managed, RotateOptions, Rotation, Status, StoreUrl};
+use bulla::{Managed, Party, PartyKey, RotateOptions, Rotation, Status, StoreUrl};
 use bulla_kek::{Identity, KeyId};
 use serde_json::json;
 
@@ -28,6 +28,8 @@ Examples:
   bulla rotate ./store --kek https://contoso.vault.azure.net/keys/registry --identity system
   bulla rotate ./store --kek 'pkcs11:token=HSM;object=registry'
   bulla rotate ./store --identity registry-2
+  bulla rotate ./store --party second                 # of two parties, the second one's key
+  bulla rotate ./store --and-kek 'pkcs11:token=HSM;object=registry'   # bring in a second party
   bulla rotate ./store --rate 100/s                   # in direct mode")]
 pub(crate) struct Args {
     /// A folder or a URL, or BULLA_STORE
@@ -39,6 +41,15 @@ pub(crate) struct Args {
     /// As whom the key is used from now on
     #[arg(long, value_name = "ID")]
     identity: Option<Identity>,
+    /// Whose key, where the store has two parties
+    #[arg(long, value_name = "PARTY", default_value = "first")]
+    party: WhichParty,
+    /// Bring in a second party, whose key is needed as well from then on; it can't be dropped again
+    #[arg(long, value_name = "KEY_ID", conflicts_with_all = ["kek", "identity", "party"])]
+    and_kek: Option<String>,
+    /// As whom the second party's key is used
+    #[arg(long, value_name = "ID", default_value = "system", requires = "and_kek")]
+    and_identity: Identity,
     /// Accept a vault without purge protection, or a key that can be destroyed on its token or taken out of it
     #[arg(long)]
     allow_unprotected_key: bool,
@@ -46,10 +57,18 @@ pub(crate) struct Args {
     sweep: sweep::SweepArgs,
 }
 
+/// [`Party`], as it is typed.
+#[derive(Clone, Copy, Debug, Default, clap::ValueEnum)]
+pub(crate) enum WhichParty {
+    #[default]
+    First,
+    Second,
+}
+
 pub(crate) async fn run(ctx: &Context, args: Args) -> Result<()> {
     let text = ctx.store(args.store.as_deref())?;
     let (url, known) = open::known(ctx, &text)?;
-    let key = match &args.kek {
+    let key = match args.kek.as_ref().or(args.and_kek.as_ref()) {
         Some(text) => {
             let key = vaults::key(ctx, text).await?;
             init::refuse_service_key(&key)?;
@@ -70,10 +89,18 @@ pub(crate) async fn run(ctx: &Context, args: Args) -> Result<()> {
         service_version(ctx, &known).await?;
     }
     let opened = open::open(ctx, &text).await?;
+    let new = key.as_ref().map(|key| key.id.clone());
     let options = RotateOptions {
-        key: key.as_ref().map(|key| key.id.clone()),
+        party: match args.party {
+            WhichParty::First => Party::First,
+            WhichParty::Second => Party::Second,
+        },
+        key: new.clone().filter(|_| args.and_kek.is_none()),
         identity: args.identity,
         allow_unprotected_key: args.allow_unprotected_key,
+        second: new
+            .filter(|_| args.and_kek.is_some())
+            .map(|key| PartyKey { key, identity: args.and_identity }),
     };
     let show = Show::new(ctx, &opened.known);
     let rotated = async {
@@ -184,20 +211,27 @@ fn print(
     destroyed: bool,
 ) -> Result<()> {
     let from: Vec<String> = rotation.from.iter().map(|key| shown(known, key)).collect();
-    let to = &status.versioned_key;
+    let second = status.second.as_ref().filter(|_| rotation.party == Party::Second);
+    let (to, identity) = match second {
+        Some(second) => (&second.versioned_key, &second.identity),
+        None => (&status.versioned_key, &status.identity),
+    };
     if ctx.json {
         ctx.out.json(&json!({
             "from": from,
             "to": to,
-            "identity": status.identity,
+            "party": rotation.party.to_string(),
+            "identity": identity,
             "changed": rotation.changed,
             "serviceKeyDestroyed": destroyed,
             "rewrapped": rotation.sweep.as_ref().map(|sweep| sweep.rewrapped),
         }))?;
         return Ok(());
     }
-    if rotation.changed && from.iter().all(|from| from == to) {
-        ctx.out.line(format!("{to}, used as {} from now on", status.identity))?;
+    if rotation.changed && from.is_empty() {
+        ctx.out.line(format!("{to} is needed as well from now on"))?;
+    } else if rotation.changed && from.iter().all(|from| from == to) {
+        ctx.out.line(format!("{to}, used as {identity} from now on"))?;
     } else if rotation.changed {
         ctx.out.line(format!("{} → {to}", from.join(", ")))?;
     } else {

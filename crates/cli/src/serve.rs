@@ -8,11 +8,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use bulla::{ErrorKind, Store};
-use bulla_registry::RegistryOptions;
 use bulla_registry::access::Access;
 use bulla_registry::server::{Server, ServerError, ServerOptions, Service, TlsFiles};
+use bulla_registry::{CollectOptions, Registry, RegistryOptions};
 use serde_json::json;
 
 use crate::context::Context;
@@ -41,6 +40,7 @@ Examples:
   bulla serve ./store --listen 0.0.0.0:443 --tls-cert chain.pem --tls-key key.pem --token-key auth.pub \\
     --token-issuer auth.example --token-service registry.example --token-realm https://auth.example/token
 
+  bulla serve ./store --gc-every 6h --untagged-after 7d
   bulla serve ./store --admin-listen 127.0.0.1:9090   # /healthz, /readyz and /metrics there")]
 pub(crate) struct Args {
     /// A folder or a URL, or BULLA_STORE
@@ -67,6 +67,12 @@ pub(crate) struct Args {
     /// Connections at a time; more wait
     #[arg(long, value_name = "N", default_value_t = 512)]
     max_connections: usize,
+    /// Remove what no repository needs any more, as `bulla gc --registry`, every so often; one server of a store is enough
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    gc_every: Option<Duration>,
+    /// Then remove manifests that have had no tag for so long as well; at least 24h
+    #[arg(long, value_name = "TIME", requires = "gc_every", value_parser = humantime::parse_duration)]
+    untagged_after: Option<Duration>,
     /// Layers received at a time; more wait. Each takes up to 16 MiB of memory
     #[arg(long, value_name = "N", default_value_t = 64)]
     max_uploads: usize,
@@ -76,7 +82,12 @@ pub(crate) async fn run(ctx: &Context, args: Args) -> Result<()> {
     let opening = open::to_stay(ctx, &ctx.store(args.store.as_deref())?).await?;
     let access = args.access.build().await?;
     let server = Server::bind(&*access, options(&args)?).await.map_err(failure)?;
-    let registry = Registry { opening, access, service: server.service().clone() };
+    let registry = Serving {
+        opening,
+        access,
+        service: server.service().clone(),
+        gc: args.gc_every.map(|every| (every, collect_options(&args))),
+    };
     let store = registry.attempt(true).await?;
     announce(ctx, &server, &args, &registry, store.is_some())?;
     let interrupted = async {
@@ -91,18 +102,26 @@ pub(crate) async fn run(ctx: &Context, args: Args) -> Result<()> {
 }
 
 /// What becomes of the store while the server listens.
-struct Registry {
+struct Serving {
     opening: Opening,
     access: Arc<dyn Access>,
     service: Service,
+    gc: Option<(Duration, CollectOptions)>,
 }
 
-impl Registry {
+impl Serving {
     /// Opens the store and serves it; `None` while its key or bucket can't be used.
     async fn attempt(&self, first: bool) -> Result<Option<Store>> {
         match self.opening.attempt().await {
             Ok(store) => {
-                self.service.open(store.clone(), router(store.clone(), Arc::clone(&self.access)));
+                let registry = Registry::new(store.clone(), RegistryOptions::default());
+                if let Some((every, options)) = self.gc {
+                    let registry = registry.clone();
+                    // It ends with the process; what it had begun is finished by the next.
+                    drop(tokio::spawn(async move { registry.collect_every(every, options).await }));
+                }
+                let router = bulla_registry::http::router(registry, Arc::clone(&self.access));
+                self.service.open(store.clone(), router);
                 Ok(Some(store))
             }
             Err(Attempt::Later(error)) => {
@@ -165,7 +184,7 @@ fn options(args: &Args) -> Result<ServerOptions> {
 }
 
 /// Where everything is, at once: scripts wait for it.
-fn announce(ctx: &Context, server: &Server, args: &Args, registry: &Registry, open: bool) -> Result<()> {
+fn announce(ctx: &Context, server: &Server, args: &Args, registry: &Serving, open: bool) -> Result<()> {
     let (url, store) = (server.url(), registry.opening.url.canonical());
     let admin = server.admin().map_or_else(|| url.clone(), |address| format!("http://{address}"));
     let access = args.access.name();
@@ -199,7 +218,8 @@ fn failure(error: ServerError) -> Failure {
     Failure::new(kind, error.to_string()).with_source(error)
 }
 
-/// The registry over an open store.
-fn router(store: Store, access: Arc<dyn Access>) -> Router {
-    bulla_registry::http::router(bulla_registry::Registry::new(store, RegistryOptions::default()), access)
+fn collect_options(args: &Args) -> CollectOptions {
+    let mut options = CollectOptions::default();
+    options.untagged_after = args.untagged_after;
+    options
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use bulla::{Mode, Status, StoreKeyState, StoreUrl};
+use bulla::{FollowedVersions, Mode, PartyStatus, Status, StoreKeyState, StoreUrl};
 use bulla_kek::{KeyDescription, LeaseState};
 use data_encoding::HEXLOWER;
 use serde_json::{Value, json};
@@ -87,7 +87,7 @@ fn plain(encryption: &Encryption) -> Value {
         // `az` shows nothing else of a registry under Microsoft's keys; it is encrypted all the same.
         return json!({ "keyVaultProperties": null, "managedBy": "service", "status": "disabled" });
     }
-    json!({
+    let mut shown = json!({
         "keyVaultProperties": {
             "identity": encryption.identity,
             "keyIdentifier": encryption.key_identifier,
@@ -96,7 +96,16 @@ fn plain(encryption: &Encryption) -> Value {
             "versionedKeyIdentifier": encryption.versioned_key_identifier,
         },
         "status": "enabled",
-    })
+    });
+    if let Some(second) = &encryption.second_party {
+        shown["secondParty"] = json!({
+            "identity": second.identity,
+            "keyIdentifier": second.key_identifier,
+            "keyRotationEnabled": second.key_rotation_enabled,
+            "versionedKeyIdentifier": second.versioned_key_identifier,
+        });
+    }
+    shown
 }
 
 fn add(shown: &mut Value, more: Value) {
@@ -117,6 +126,7 @@ fn everything(url: &StoreUrl, status: &Status, locked: bool) -> Value {
         "dataEncryption": "Cobblestone-256 (AES-256-GCM, HKDF-SHA-512), a key per blob",
         "revocationBound": humantime::format_duration(bound).to_string(),
         "key": key(status),
+        "secondKey": status.second.as_ref().map(second_key),
         "keyVersions": status.keks.iter().map(|(kek, active)| json!({
             "key": kek.to_string(), "state": if *active { "active" } else { "retiring" } })).collect::<Vec<_>>(),
         "storeKeys": status.store_keys.iter().map(|(id, state)| json!({
@@ -142,21 +152,38 @@ fn key(status: &Status) -> Value {
             "at": output::time(failure.at), "kind": failure.kind.as_str(), "message": failure.message })),
         "nextProbe": report.next_probe.map(output::time),
     });
-    if status.follows_versions && status.versions.asked.is_some() {
-        let versions = &status.versions;
-        add(
-            &mut key,
-            json!({ "versions": {
-                "asked": versions.asked.map(output::time),
-                "newer": versions.newer.as_ref().map(ToString::to_string),
-                "notTaken": versions.failure,
-            } }),
-        );
+    if status.follows_versions {
+        add(&mut key, followed(&status.versions));
     }
     if let Some(description) = &status.kek {
         add(&mut key, described(description));
     }
     key
+}
+
+/// The second party's key. Whether it can be used is said with the first: the store opens by both or not at all.
+fn second_key(second: &PartyStatus) -> Value {
+    let mut key = json!({
+        "identifier": second.key, "versionedIdentifier": second.versioned_key, "identity": second.identity,
+    });
+    if second.follows_versions {
+        add(&mut key, followed(&second.versions));
+    }
+    if let Some(description) = &second.kek {
+        add(&mut key, described(description));
+    }
+    key
+}
+
+fn followed(versions: &FollowedVersions) -> Value {
+    if versions.asked.is_none() {
+        return json!({});
+    }
+    json!({ "versions": {
+        "asked": versions.asked.map(output::time),
+        "newer": versions.newer.as_ref().map(ToString::to_string),
+        "notTaken": versions.failure,
+    } })
 }
 
 fn described(key: &KeyDescription) -> Value {

@@ -32,7 +32,12 @@ impl Key {
 
     /// The key's provider alone.
     pub(crate) fn providers(&self) -> Providers {
-        Providers::new().with(Arc::clone(&self.provider))
+        self.beside(Providers::new())
+    }
+
+    /// The key's provider beside others.
+    pub(crate) fn beside(&self, others: Providers) -> Providers {
+        others.with(Arc::clone(&self.provider))
     }
 
     /// The vaults to remember with a store under this key.

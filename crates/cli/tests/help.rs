@@ -30,6 +30,7 @@ fn every_command_has_help_with_examples() {
         "audit keygen",
         "audit checkpoint",
         "audit export",
+        "audit prove",
         "audit verify",
         "gc",
         "verify",

@@ -13,11 +13,13 @@
 //! The batches' chain shows whoever has the store's root that the log is whole; a checkpoint shows it to everybody else,
 //! who needs the entries, the checkpoint and the operator's public key.
 
+mod base64;
 mod batch;
 mod checkpoint;
 mod entry;
 mod export;
 mod note;
+mod proof;
 mod tree;
 
 pub use self::batch::{AUDIT_PREFIX, Batch, MAX_BATCH, OpenBatchError, audit_key, parse_audit_key};
@@ -25,4 +27,5 @@ pub use self::checkpoint::{Checkpoint, CheckpointError, StoreLogMark};
 pub use self::entry::{Action, Entry, Outcome, SweepCount};
 pub use self::export::{Export, Verified, VerifyError};
 pub use self::note::{NoteError, ParseKeyError, PublicKey, SigningKey};
+pub use self::proof::{Proof, ProofError, Proven};
 pub use self::tree::root_of;

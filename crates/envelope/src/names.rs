@@ -108,6 +108,19 @@ impl NameKey {
     }
 }
 
+/// Whether `text` has the form of what [`NameKey::seal_name`] makes, for whatever name. What has not was never one, not even
+/// of another place.
+#[must_use]
+pub fn is_component(text: &str) -> bool {
+    match text.strip_prefix(HASHED) {
+        Some(hash) => base32::decode(hash).is_some_and(|hash| hash.len() == 32),
+        None => {
+            text.len() <= MAX_COMPONENT_LEN
+                && base32::decode(text).is_some_and(|sealed| sealed.len() >= SIV_LEN)
+        }
+    }
+}
+
 /// `blobs/<root id>/`: what every envelope's key under that root starts with.
 #[must_use]
 pub fn blobs_prefix(root: &RootId) -> String {

@@ -32,6 +32,8 @@ pub const MAX_ROOTS: usize = 16;
 pub const MAX_GROUPS: usize = 16;
 /// Wraps in one group: how many parties share a root.
 pub const MAX_GROUP_MEMBERS: usize = 8;
+/// Parties beside the first.
+pub const MAX_OTHER_PARTIES: usize = MAX_GROUP_MEMBERS - 1;
 /// Store keys in one record.
 pub const MAX_STORE_KEYS: usize = 128;
 
@@ -48,9 +50,9 @@ pub struct LogRecord {
     pub mode: Mode,
     /// R: how long unwrapped secrets may be used after the KEK last unwrapped the root, in ms.
     pub revocation_bound_ms: u64,
-    /// As whom the KEK is used: `system` or an id of the provider's.
+    /// As whom the KEK is used: `system` or an id of the provider's. Of several parties, the first's.
     pub identity: String,
-    /// The KEK as it was configured; without a version a rotation goes to the newest.
+    /// The KEK as it was configured; without a version a rotation goes to the newest. Of several parties, the first's.
     pub key_id: String,
     /// Every KEK version that may wrap anything in this store.
     pub keks: Vec<KekEntry>,
@@ -66,6 +68,17 @@ pub struct LogRecord {
     pub managed: Managed,
     /// When this record was written, in ms since 1970-01-01 UTC by its writer's clock.
     pub written: u64,
+    /// Whoever else holds a share of the root, in the order of a group's members after the first.
+    pub other_parties: Vec<PartyEntry>,
+}
+
+/// A party beside the first: its KEK is needed as well.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PartyEntry {
+    /// As whom its KEK is used: `system` or an id of its provider's.
+    pub identity: String,
+    /// Its KEK as it was configured, with a version or without.
+    pub key_id: String,
 }
 
 /// What wraps DEKs.
@@ -119,7 +132,8 @@ pub struct RootEntry {
     /// Which role it has.
     pub state: RootState,
     /// Any group opens; every member of it is needed. The value of a group's only member is the root, wrapped;
-    /// the values of several are wrapped shares, whose XOR is the root. Empty for a retiring root.
+    /// the values of several are wrapped shares, whose XOR is the root, one for each party in their order. Empty for a
+    /// retiring root.
     pub groups: Vec<Vec<Wrap>>,
     /// A retiring root, wrapped (AES-KW) under a key derived from the active one; absent for the others.
     pub parent: Option<[u8; 40]>,

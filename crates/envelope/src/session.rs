@@ -36,6 +36,8 @@ pub const UPLOADS: &str = "uploads";
 pub const MAX_TAIL_LEN: usize = MAX_INLINE_LEN;
 /// The longest owner, in bytes.
 pub const MAX_OWNER_LEN: usize = 1024;
+/// How many extents an object of at most 1 MiB has room for, whatever else is in the session: a writer's limit.
+pub const MAX_EXTENTS: usize = 10_000;
 
 /// How far an upload is.
 #[derive(Clone, PartialEq, Eq)]
@@ -294,4 +296,66 @@ pub enum OpenSessionError {
     /// It does not open.
     #[error(transparent)]
     Open(#[from] OpenObjectError),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cbor::MAX_OBJECT_LEN;
+    use crate::cobblestone::Header;
+    use crate::ids::{ExtentName, StoreId};
+    use crate::secret::Root;
+
+    /// Of everything the most, and every number as long as it gets.
+    #[test]
+    fn the_longest_session_fits_one_object() {
+        let numbered = |number: usize| {
+            let mut bytes = [0xff; 24];
+            bytes[..8].copy_from_slice(&number.to_be_bytes());
+            bytes
+        };
+        let extents: Vec<StoredExtent> = (0..MAX_EXTENTS)
+            .map(|number| StoredExtent {
+                extent: Extent {
+                    name: ExtentName::from_slice(&numbered(number)[..16]).unwrap(),
+                    len: (1 << 32) + 1,
+                    header: Header { salt: numbered(number), commitment: [2; 32] },
+                },
+                stored: MAX_TIME,
+            })
+            .collect();
+        let len = extents.iter().map(|stored| stored.extent.len).sum::<u64>() + MAX_TAIL_LEN as u64;
+        let wrap = |number: usize| Wrap {
+            kid: format!("{number}{}", "k".repeat(511)),
+            alg: "a".repeat(32),
+            value: vec![1; 1024],
+        };
+        let hash = HashState {
+            algorithm: Algorithm::Sha512,
+            len,
+            chain: vec![3; 64],
+            rest: vec![4; usize::try_from(len % 128).unwrap()],
+        };
+        let record = SessionRecord {
+            wraps: (0..MAX_WRAPS).map(wrap).collect(),
+            blob: BlobId::from_bytes([5; 16]),
+            dek_root: RootId::from_bytes([6; 16]),
+            extents,
+            tail: vec![7; MAX_TAIL_LEN],
+            hash,
+            created: MAX_TIME,
+            touched: MAX_TIME,
+            revision: [8; 16],
+            owner: vec![9; MAX_OWNER_LEN],
+            horizon: MAX_TIME,
+            committing: Digest::from_bytes(Algorithm::Sha512, &[10; 64]),
+        };
+        let (crypto, key) = (CryptoProvider::rust_crypto(), Root::from_slice(&[1; 32]).unwrap().upload_key());
+        let header =
+            EnvelopeHeader { store: StoreId::from_bytes([11; 16]), root: RootId::from_bytes([6; 16]) };
+        let id = SessionId::from_bytes([12; 16]);
+        let object = record.seal(crypto, &key, header, &id, [13; 24]).unwrap();
+        assert!(object.len() <= MAX_OBJECT_LEN, "{} bytes", object.len());
+        assert_eq!(SessionRecord::open(crypto, &key, header, &id, &object).unwrap(), record);
+    }
 }

@@ -42,12 +42,12 @@ fn full() -> Entry {
     }
 }
 
-fn batch() -> Batch {
+pub(crate) fn batch() -> Batch {
     let entries = [entry(1), full()].map(|entry| entry.encode().unwrap()).to_vec();
     Batch { number: 3, first: 40, previous: Some([9; 32]), entries }
 }
 
-fn seal(batch: &Batch) -> Vec<u8> {
+pub(crate) fn seal(batch: &Batch) -> Vec<u8> {
     let key = samples::root().audit_key();
     batch.seal(CryptoProvider::rust_crypto(), &key, samples::header(), samples::salt()).unwrap()
 }
@@ -61,7 +61,7 @@ fn open(object: &[u8]) -> Result<Batch, OpenBatchError> {
 }
 
 /// A batch object with anything inside, as a broken writer would make it.
-fn with_inside(inside: &Cbor) -> Vec<u8> {
+pub(crate) fn with_inside(inside: &Cbor) -> Vec<u8> {
     let header = Cbor::decode(&seal(&batch())).items()[1].as_bytes().to_vec();
     let context = bulla_envelope::context::audit_context(&header, 3);
     let key = samples::root().audit_key();

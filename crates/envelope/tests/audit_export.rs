@@ -1,8 +1,8 @@
 //! Checkpoints and exports: what verifies them, what does not, and that others read them too.
 
 use bulla_envelope::audit::{
-    Checkpoint, CheckpointError, Entry, Export, NoteError, ParseKeyError, PublicKey, SigningKey,
-    StoreLogMark, VerifyError, root_of,
+    Checkpoint, CheckpointError, Entry, Export, NoteError, ParseKeyError, Proof, ProofError, PublicKey,
+    SigningKey, StoreLogMark, VerifyError, root_of,
 };
 use proptest::prelude::*;
 use signed_note::{Note, StandardSigner, StandardVerifier, VerifierList};
@@ -18,7 +18,7 @@ fn origin() -> String {
     Checkpoint::origin_of(&samples::store_id())
 }
 
-fn key(seed: u64) -> SigningKey {
+pub(crate) fn key(seed: u64) -> SigningKey {
     SigningKey::generate(&origin(), &Seeded::new(seed)).unwrap()
 }
 
@@ -26,7 +26,7 @@ fn leaves(count: u64) -> Vec<Vec<u8>> {
     (1..=count).map(|count| entry(count).encode().unwrap()).collect()
 }
 
-fn export(count: u64) -> (Export, Checkpoint) {
+pub(crate) fn export(count: u64) -> (Export, Checkpoint) {
     Export::new(leaves(count), LOG, &key(1)).unwrap()
 }
 
@@ -222,6 +222,83 @@ fn what_is_no_export_is_refused_by_line() {
     let broken = text.replacen("\njg", "\n!g", 1);
     assert_ne!(broken, text);
     assert!(matches!(Export::decode(&broken), Err(VerifyError::Malformed { line: 2 })));
+    // Two encodings, one after the other.
+    let joined = text.replacen("\njg", "\njg==jg", 1);
+    assert_eq!(Export::decode(&joined), Err(VerifyError::Malformed { line: 2 }));
+}
+
+// FORMAT-T7
+#[test]
+fn one_entry_is_proven_with_the_public_key_alone() {
+    let public: PublicKey = key(1).public_key().to_string().parse().unwrap();
+    for size in [1, 2, 3, 7, 8, 9] {
+        let (export, checkpoint) = export(size);
+        for index in 0..size {
+            let text = Proof::of(&export, index).unwrap().encode();
+            assert!(Proof::is_one(&text) && !Proof::is_one(&export.encode()));
+            let proof = Proof::decode(&text).unwrap();
+            assert_eq!(proof.encode(), text);
+            let proven = proof.verify(&public).unwrap();
+            assert_eq!((proven.index, &proven.checkpoint), (index, &checkpoint));
+            assert_eq!(proven.entry, entry(index + 1));
+        }
+        assert_eq!(Proof::of(&export, size), None);
+    }
+}
+
+// FORMAT-T7
+#[test]
+fn a_proof_of_another_entry_place_path_or_checkpoint_is_refused() {
+    let public = key(1).public_key();
+    let (nine, _) = export(9);
+    let good = Proof::of(&nine, 4).unwrap().encode();
+    let refused = |text: &str| Proof::decode(text).unwrap().verify(&public).unwrap_err();
+    let lines: Vec<&str> = good.lines().collect();
+    let changed = |at: usize, to: &str| {
+        let mut lines = lines.clone();
+        lines[at] = to;
+        lines.join("\n") + "\n"
+    };
+    let other = Proof::of(&nine, 5).unwrap().encode();
+    let other: Vec<&str> = other.lines().collect();
+    for (at, to) in
+        [(1, other[1]), (2, "index 5"), (2, "index 9"), (2, "index 18446744073709551615"), (3, other[3])]
+    {
+        assert_eq!(refused(&changed(at, to)), ProofError::Absent, "{to}");
+    }
+    let mut shorter = lines.clone();
+    shorter.remove(4);
+    assert_eq!(refused(&(shorter.join("\n") + "\n")), ProofError::Absent);
+    let (proof, _) = good.split_once("\n\n").unwrap();
+    assert_eq!(refused(&format!("{proof}\n\n{}", export(8).0.note())), ProofError::Absent);
+    let (others, _) = Export::new(leaves(9), LOG, &key(2)).unwrap();
+    let error = refused(&format!("{proof}\n\n{}", others.note()));
+    assert_eq!(error, ProofError::Checkpoint(CheckpointError::Note(NoteError::OtherKey)));
+    // Signed by the key's owner, for a tree that no log has.
+    let huge = Checkpoint { origin: origin(), size: u64::MAX, root: [7; 32], log: LOG };
+    assert_eq!(refused(&format!("{proof}\n\n{}", huge.sign(&key(1)))), ProofError::Absent);
+
+    for (at, to) in
+        [(0, "c2sp.org/tlog-proof@v2"), (1, "index 4"), (2, "index 04"), (2, "index +4"), (3, "AAAA")]
+    {
+        let decoded = Proof::decode(&changed(at, to));
+        assert_eq!(decoded, Err(ProofError::Malformed { line: at + 1 }), "{to}");
+    }
+}
+
+// FORMAT-T7
+#[test]
+fn proofs_are_those_of_others() {
+    let leaves = leaves(11);
+    let (export, checkpoint) = Export::new(leaves.clone(), LOG, &key(1)).unwrap();
+    for (index, leaf) in (0..).zip(&leaves) {
+        let text = Proof::of(&export, index).unwrap().encode();
+        let path = text.lines().skip(3).take_while(|line| !line.is_empty());
+        let path =
+            path.map(|line| Hash(data_encoding::BASE64.decode(line.as_bytes()).unwrap().try_into().unwrap()));
+        tlog_tiles::check_record(&path.collect(), 11, Hash(checkpoint.root), index, record_hash(leaf))
+            .unwrap();
+    }
 }
 
 proptest! {
@@ -248,5 +325,14 @@ proptest! {
             prop_assert!(verify(&export).is_err());
         }
         prop_assert!(Checkpoint::open(&text, &key(1).public_key()).is_err());
+    }
+
+    // FORMAT-C4
+    #[test]
+    fn any_text_is_a_proof_or_an_error(text in "(c2sp.org/tlog-proof@v1\nextra [A-Z]{0,4}\nindex [0-9]{1,3}\n)?[A-Za-z0-9+/=\n\u{2014} ]{0,200}") {
+        if let Ok(proof) = Proof::decode(&text) {
+            prop_assert_eq!(proof.encode(), text);
+            prop_assert!(proof.verify(&key(1).public_key()).is_err());
+        }
     }
 }

@@ -44,6 +44,24 @@ impl Cbor {
         }
     }
 
+    /// In diagnostic notation (RFC 8949 §8).
+    pub(crate) fn notation(&self) -> String {
+        let list = |items: &[Self]| items.iter().map(Self::notation).collect::<Vec<_>>().join(", ");
+        match self {
+            Self::Uint(value) => value.to_string(),
+            Self::Bytes(bytes) => format!("h'{}'", data_encoding::HEXLOWER.encode(bytes)),
+            // The format's texts have no characters that would have to be escaped.
+            Self::Text(text) => format!("\"{text}\""),
+            Self::Array(items) => format!("[{}]", list(items)),
+            Self::Map(entries) => {
+                let entries = entries.iter().map(|(key, value)| format!("{key}: {}", value.notation()));
+                format!("{{{}}}", entries.collect::<Vec<_>>().join(", "))
+            }
+            Self::Null => "null".to_owned(),
+            Self::Raw(_) => panic!("what is encoded already has no notation"),
+        }
+    }
+
     /// The one value that `bytes` are.
     pub(crate) fn decode(bytes: &[u8]) -> Self {
         let mut decoder = Decoder::new(bytes);

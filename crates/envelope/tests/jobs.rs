@@ -12,9 +12,9 @@ use crate::cbor_value::Cbor;
 use crate::samples;
 use crate::support::providers;
 
-const NAME: &str = "sweep:1:store-key:wcy3fm5uww3lpofzxk53zpn6x4";
+pub(crate) const NAME: &str = "sweep:1:store-key:wcy3fm5uww3lpofzxk53zpn6x4";
 
-fn sweep() -> Job {
+pub(crate) fn sweep() -> Job {
     let mut sweep = Sweep { waited: true, ..Sweep::new() };
     sweep.rows[0] = Row { next: 16, claim: None, rewrapped: 70_000, failed: 2 };
     let claim = Claim { node: [7; 16], until: samples::CREATED };
@@ -22,7 +22,7 @@ fn sweep() -> Job {
     Job::Sweep(Box::new(sweep))
 }
 
-fn seal(job: &Job) -> Vec<u8> {
+pub(crate) fn seal(job: &Job) -> Vec<u8> {
     let key = samples::root().meta_key();
     job.seal(CryptoProvider::rust_crypto(), &key, samples::header(), NAME, samples::salt()).unwrap()
 }
@@ -36,7 +36,7 @@ fn open_as(header: EnvelopeHeader, name: &str, object: &[u8]) -> Result<Job, Ope
 }
 
 /// A job object with any content, as a broken or later writer would make it.
-fn with_content(content: &[u8]) -> Vec<u8> {
+pub(crate) fn with_content(content: &[u8]) -> Vec<u8> {
     let (crypto, key) = (CryptoProvider::rust_crypto(), samples::root().meta_key());
     let (header, name) = (samples::header(), NAME.as_bytes());
     SealedObject::seal(crypto, &key, header, JOB_KIND, name, content, samples::salt()).unwrap().encode()

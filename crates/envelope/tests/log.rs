@@ -4,8 +4,8 @@ use bulla_envelope::envelope::Wrap;
 use bulla_envelope::ids::{RootId, StoreId, StoreKeyId};
 use bulla_envelope::random::RandomSource;
 use bulla_envelope::record::{
-    KekEntry, KekState, LogRecord, MacMismatch, Managed, Mode, RootEntry, RootState, SignedRecord,
-    StoreKeyEntry, StoreKeyState, UnverifiedRecord, log_key, object_hash, parse_log_key, stub,
+    KekEntry, KekState, LogRecord, MacMismatch, Managed, Mode, PartyEntry, RootEntry, RootState,
+    SignedRecord, StoreKeyEntry, StoreKeyState, UnverifiedRecord, log_key, object_hash, parse_log_key, stub,
 };
 use bulla_envelope::secret::{Root, Secret};
 use bulla_envelope::{DecodeError, MAX_OBJECT_LEN};
@@ -207,6 +207,14 @@ fn any_record() -> impl Strategy<Value = LogRecord> {
                 value: value(40).try_into().unwrap(),
                 since: seed % 7,
             });
+            let other_parties: Vec<PartyEntry> = (1..members)
+                .map(|number| PartyEntry {
+                    identity: format!("identity {number}"),
+                    key_id: format!("kek-{number}"),
+                })
+                .collect();
+            // Several parties are in one mode, and customers.
+            let (direct, service) = (direct && members == 1, service && members == 1);
             LogRecord {
                 number,
                 history: (1..number).map(|_| value(32).try_into().unwrap()).collect(),
@@ -222,6 +230,7 @@ fn any_record() -> impl Strategy<Value = LogRecord> {
                 rotated,
                 managed: if service { Managed::Service } else { Managed::Customer },
                 written: seed % (1 << 41),
+                other_parties,
             }
         },
     )

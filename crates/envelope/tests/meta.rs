@@ -17,7 +17,7 @@ use crate::support::providers;
 const TAG: MetaKind = MetaKind::new("tag", 2);
 const LINK: MetaKind = MetaKind::new("link", 2);
 
-fn record() -> MetaRecord {
+pub(crate) fn record() -> MetaRecord {
     let path = vec!["example/app".to_owned(), "latest".to_owned()];
     MetaRecord { path, nonce: [7; 16], payload: b"a payload".to_vec() }
 }
@@ -30,11 +30,11 @@ fn key_of(path: &[&str]) -> String {
     keys(&samples::root()).1.meta_key(&samples::root_id(), TAG, path)
 }
 
-fn key() -> String {
+pub(crate) fn key() -> String {
     key_of(&["example/app", "latest"])
 }
 
-fn seal(record: &MetaRecord) -> Vec<u8> {
+pub(crate) fn seal(record: &MetaRecord) -> Vec<u8> {
     let (meta, names) = keys(&samples::root());
     let keys = MetaKeys { meta: &meta, names: &names };
     record.seal(CryptoProvider::rust_crypto(), keys, samples::header(), TAG, samples::salt()).unwrap()
@@ -56,7 +56,7 @@ fn open_as(
 }
 
 /// A meta object with any content, as a broken or later writer would make it.
-fn with_content(content: &[u8]) -> Vec<u8> {
+pub(crate) fn with_content(content: &[u8]) -> Vec<u8> {
     let (crypto, meta) = (CryptoProvider::rust_crypto(), samples::root().meta_key());
     let key = key();
     SealedObject::seal(crypto, &meta, samples::header(), "tag", key.as_bytes(), content, samples::salt())

@@ -7,7 +7,8 @@ use bulla_envelope::digest::{Algorithm, Digest};
 use bulla_envelope::envelope::{BlobRecord, Envelope, EnvelopeHeader, Extent, Wrap};
 use bulla_envelope::ids::{BlobId, ExtentName, RootId, StoreId, StoreKeyId};
 use bulla_envelope::record::{
-    KekEntry, KekState, LogRecord, Managed, Mode, RootEntry, RootState, StoreKeyEntry, StoreKeyState,
+    KekEntry, KekState, LogRecord, Managed, Mode, PartyEntry, RootEntry, RootState, StoreKeyEntry,
+    StoreKeyState,
 };
 use bulla_envelope::secret::{Dek, Root, StoreKey};
 
@@ -173,6 +174,7 @@ pub(crate) fn first_record() -> LogRecord {
         rotated: None,
         managed: Managed::Customer,
         written: CREATED,
+        other_parties: Vec::new(),
     }
 }
 
@@ -194,7 +196,22 @@ pub(crate) fn two_party_record() -> LogRecord {
     LogRecord {
         keks: vec![kek(KEK_1, KekState::Active), kek(KEK_PARTNER, KekState::Active)],
         roots: vec![active_root(vec![vec![wrap(KEK_1, 3), wrap(KEK_PARTNER, 4)]])],
+        other_parties: vec![PartyEntry {
+            identity: "escrow".to_owned(),
+            key_id: "pkcs11:token=partner;object=escrow".to_owned(),
+        }],
         ..first_record()
+    }
+}
+
+/// The record while a second party is brought in: the first alone still opens the root.
+pub(crate) fn joining_record() -> LogRecord {
+    LogRecord {
+        number: 2,
+        history: vec![first_record().sign(&root().record_key()).unwrap().hash()],
+        roots: vec![active_root(vec![vec![wrap(KEK_1, 1)], vec![wrap(KEK_1, 3), wrap(KEK_PARTNER, 4)]])],
+        written: CREATED + 1000,
+        ..two_party_record()
     }
 }
 

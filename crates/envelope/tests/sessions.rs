@@ -14,12 +14,12 @@ use crate::cbor_value::Cbor;
 use crate::samples;
 use crate::support::providers;
 
-fn id() -> SessionId {
+pub(crate) fn id() -> SessionId {
     SessionId::from_bytes(samples::bytes(0x50))
 }
 
 /// Two extents and a tail of 30 bytes.
-fn record(algorithm: Algorithm) -> SessionRecord {
+pub(crate) fn record(algorithm: Algorithm) -> SessionRecord {
     let (blob, _) = samples::extents_record(CryptoProvider::rust_crypto(), &[100, 50]);
     let whole = samples::plaintext(180);
     let mut hasher = Hasher::new(algorithm);
@@ -41,7 +41,7 @@ fn record(algorithm: Algorithm) -> SessionRecord {
     }
 }
 
-fn seal(record: &SessionRecord) -> Vec<u8> {
+pub(crate) fn seal(record: &SessionRecord) -> Vec<u8> {
     let key = samples::root().upload_key();
     record.seal(CryptoProvider::rust_crypto(), &key, samples::header(), &id(), samples::salt()).unwrap()
 }
@@ -71,7 +71,7 @@ fn inside(object: &[u8]) -> (Vec<u8>, Cbor) {
 }
 
 /// A session's object with any content, as a broken or later writer would make it.
-fn with_content(content: &[u8]) -> Vec<u8> {
+pub(crate) fn with_content(content: &[u8]) -> Vec<u8> {
     with_inside(UPLOAD_KIND, id().as_bytes(), content)
 }
 

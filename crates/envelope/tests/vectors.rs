@@ -3,10 +3,12 @@
 //! The files are made here and compared byte by byte; `BULLA_BLESS=1 cargo test -p bulla-envelope vectors` writes them. Then
 //! the files are read back and must behave as they say, whatever made them.
 
+mod exports;
 mod failing;
 mod json;
 mod passing;
 pub(crate) mod run;
+mod sealed;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

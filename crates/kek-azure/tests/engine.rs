@@ -34,6 +34,7 @@ async fn create(world: &World, mode: Mode, revocation_bound: Duration) -> Store 
         managed: Managed::Customer,
         revocation_bound,
         allow_unprotected_key: false,
+        second: None,
     };
     engine(world).create(url(world).connect(true).unwrap(), options).await.unwrap()
 }

@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use bulla_envelope::secret::Secret;
-use bulla_kek::{DenyReason, KekErrorKind, KekProvider, KeyKind, Protection, SystemRandom};
+use bulla_kek::{DenyReason, KekErrorKind, KekProvider, KeyKind, SystemRandom};
 use futures::future::join_all;
 use serde_json::json;
 

@@ -23,6 +23,7 @@ mod identity;
 mod key_id;
 mod key_uri;
 mod lease;
+mod observed;
 mod percent;
 mod provider;
 mod providers;
@@ -37,6 +38,7 @@ pub use self::identity::{Identity, InvalidIdentity};
 pub use self::key_id::{InvalidKeyId, KeyId, Scheme};
 pub use self::key_uri::KeyUri;
 pub use self::lease::{Lease, LeaseEnd, LeaseOptions, LeaseState, Next, Probe};
+pub use self::observed::{Observed, ObservedCall, Observer, Operation};
 pub use self::provider::{
     Exposure, KekProvider, KeyDescription, KeyKind, Protection, UnknownAlgorithm, WrapAlgorithm, WrappedKey,
 };

@@ -1,5 +1,7 @@
 //! Blobs of a repository: the store's, as far as the repository has a link to them.
 
+use std::time::Duration;
+
 use bulla::{Algorithm, Blob, Digest, ErrorKind, PutOptions, PutResult, Session, SessionId, SessionOptions};
 use bytes::Bytes;
 use futures::Stream;
@@ -76,11 +78,10 @@ impl Repository {
     where
         E: std::error::Error + Send + Sync + 'static,
     {
-        self.keep_if_there(digest).await?;
-        let started = self.registry().boot();
+        let kept = self.keep_if_there(digest).await?;
         let options = PutOptions { digest: Some(digest.clone()), size, ttl: None };
         let put = self.store().put(stream, options).await?;
-        self.link_put(put, started).await
+        self.link_put(put, kept).await
     }
 
     /// As [`put_blob`](Self::put_blob), with bytes that are in memory.
@@ -187,21 +188,21 @@ impl Repository {
         digest: &Digest,
         size: Option<u64>,
     ) -> Result<PutResult> {
-        self.keep_if_there(digest).await?;
-        let started = self.registry().boot();
+        let kept = self.keep_if_there(digest).await?;
         let was_marked = session.committing().is_some();
         let put = session.commit(digest, size).await.map_err(|error| {
             if error.kind() == ErrorKind::NotFound { unknown_upload() } else { error.into() }
         })?;
         // One that was marked before may have its envelope for long.
-        self.link_put(PutResult { created: put.created && !was_marked, ..put }, started).await
+        self.link_put(PutResult { created: put.created && !was_marked, ..put }, kept).await
     }
 
     /// Puts bytes that a manifest's entry stands for: it is written within the patience of who calls, and keeps them.
     pub(crate) async fn put_unlinked(&self, digest: &Digest, bytes: Bytes) -> Result<()> {
-        self.keep_if_there(digest).await?;
+        let kept = self.keep_if_there(digest).await?;
         let options = PutOptions { digest: Some(digest.clone()), ..PutOptions::default() };
-        if self.store().put_bytes(bytes, options).await?.created {
+        let put = self.store().put_bytes(bytes, options).await?;
+        if (put.created || kept.pinned) && self.in_time(kept) {
             return Ok(());
         }
         self.registry().pin(digest).await?;
@@ -209,26 +210,41 @@ impl Repository {
     }
 
     /// Keeps gc from removing an old blob while the same is put again.
-    async fn keep_if_there(&self, digest: &Digest) -> Result<()> {
-        match self.store().contains(digest).await {
-            Ok(true) => self.registry().pin(digest).await,
-            Ok(false) => Ok(()),
+    async fn keep_if_there(&self, digest: &Digest) -> Result<Kept> {
+        let since = self.registry().boot();
+        let there = match self.store().contains(digest).await {
             // The put replaces it.
-            Err(error) if error.kind() == ErrorKind::Corrupt => Ok(()),
-            Err(error) => Err(error.into()),
+            Err(error) if error.kind() == ErrorKind::Corrupt => false,
+            there => there?,
+        };
+        if there {
+            self.registry().pin(digest).await?;
         }
+        Ok(Kept { since, pinned: there })
     }
 
-    /// Links what a put that began at `started` has made or found.
-    async fn link_put(&self, put: PutResult, started: std::time::Duration) -> Result<PutResult> {
-        let passed = self.registry().boot().saturating_sub(started);
-        if put.created && passed <= self.registry().patience() {
+    /// Links what a put has made, or found and was pinned before; what may be neither is looked for again.
+    async fn link_put(&self, put: PutResult, kept: Kept) -> Result<PutResult> {
+        if (put.created || kept.pinned) && self.in_time(kept) {
             self.link(&put.digest, put.size).await?;
         } else if !self.link_existing(&put.digest, put.size).await? {
             return Err(removed_meanwhile());
         }
         Ok(put)
     }
+
+    fn in_time(&self, kept: Kept) -> bool {
+        self.registry().boot().saturating_sub(kept.since) <= self.registry().patience()
+    }
+}
+
+/// What is known of a blob before it is put.
+#[derive(Clone, Copy)]
+struct Kept {
+    /// Before it was looked for, by this machine's boot clock.
+    since: Duration,
+    /// It was there, and gc keeps from it.
+    pinned: bool,
 }
 
 fn removed_meanwhile() -> RegistryError {

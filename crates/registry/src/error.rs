@@ -132,6 +132,14 @@ impl RegistryError {
         self.parts.engine.as_ref()
     }
 
+    /// The engine's error, or the registry's own.
+    ///
+    /// # Errors
+    /// This error, where it did not come from the engine.
+    pub fn into_engine(mut self) -> Result<bulla::Error, Self> {
+        self.parts.engine.take().ok_or(self)
+    }
+
     /// How long to wait before the next attempt, where somebody said so.
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {

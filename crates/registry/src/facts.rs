@@ -14,7 +14,7 @@
 
 use std::collections::BTreeMap;
 
-use bulla::{Digest, MetaEntry, MetaKind};
+use bulla::{BlobId, Digest, MetaEntry, MetaKind};
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -61,27 +61,25 @@ pub struct ManifestFact {
 #[non_exhaustive]
 pub struct TagFact {
     /// The manifest's.
-    #[serde(with = "digest_text")]
+    #[serde(with = "text")]
     pub digest: Digest,
 }
 
-/// What a [`PIN`] says.
+/// What a [`PIN`] says: who is at the blob.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[non_exhaustive]
-pub struct PinFact {
-    /// Who is at the blob.
-    pub state: PinState,
-}
-
-/// Who is at a blob.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-#[allow(clippy::exhaustive_enums, reason = "the protocol has these two")]
-pub enum PinState {
+#[serde(tag = "state", rename_all = "lowercase")]
+#[allow(clippy::exhaustive_enums, reason = "the protocol has these three")]
+pub enum PinFact {
     /// Somebody relies on it and links it soon.
     Kept,
+    /// Gc found no link to it, and looks again: who relies on it says [`Kept`](Self::Kept).
+    Condemned,
     /// Gc removes it: nobody may rely on it.
-    Deleting,
+    Deleting {
+        /// The put that made what is removed. Nothing else is removed under this pin, by whoever finishes it.
+        #[serde(with = "text")]
+        put: BlobId,
+    },
 }
 
 /// A manifest as the referrers API lists it, and what a [`REFERRER`] says.
@@ -92,7 +90,7 @@ pub struct Descriptor {
     /// The manifest's.
     pub media_type: String,
     /// The manifest's.
-    #[serde(with = "digest_text")]
+    #[serde(with = "text")]
     pub digest: Digest,
     /// The manifest's length in bytes.
     pub size: u64,
@@ -160,16 +158,21 @@ pub fn decode_manifest(entry: &MetaEntry) -> Result<(ManifestFact, Option<Bytes>
     if bytes.is_empty() { Ok((fact, None)) } else { Err(damaged()) }
 }
 
-mod digest_text {
-    use bulla::Digest;
+/// Whatever has a text, as that.
+mod text {
+    use std::borrow::Cow;
+    use std::fmt::Display;
+    use std::str::FromStr;
+
     use serde::{Deserialize, Deserializer, Serializer};
 
-    pub(super) fn serialize<S: Serializer>(digest: &Digest, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(digest)
+    pub(super) fn serialize<S: Serializer>(value: &impl Display, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(value)
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Digest, D::Error> {
-        let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
-        text.parse().map_err(serde::de::Error::custom)
+    pub(super) fn deserialize<'de, D: Deserializer<'de>, T: FromStr<Err: Display>>(
+        deserializer: D,
+    ) -> Result<T, D::Error> {
+        Cow::<'de, str>::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
     }
 }

@@ -17,6 +17,7 @@ pub mod adopt;
 mod blobs;
 mod catalog;
 mod clock;
+mod collect;
 mod error;
 pub mod facts;
 pub mod http;
@@ -31,6 +32,7 @@ pub mod server;
 mod tags;
 
 pub use self::blobs::BlobStat;
+pub use self::collect::{CollectOptions, CollectProgress, CollectReport};
 pub use self::error::{ErrorCode, RegistryError, Result};
 pub use self::facts::Descriptor;
 pub use self::manifests::{Manifest, ManifestStat, PutManifest, PutManifestResult};

@@ -24,8 +24,7 @@ impl Repository {
     pub(crate) async fn rely_on_link(&self, digest: &Digest) -> Result<Option<u64>> {
         let name = digest.to_string();
         let path = [self.name().as_str(), &name];
-        let Some(entry) = self.store().meta().get(LINK, &path).await? else { return Ok(None) };
-        match self.registry().touch(LINK, &path, entry).await? {
+        match self.registry().rely_on(LINK, &path).await? {
             Some(entry) => Ok(Some(decode::<LinkFact>(&entry)?.size)),
             None => Ok(None),
         }
@@ -37,8 +36,7 @@ impl Repository {
         // Gc looks for links in the repositories that it knows of.
         self.ensure().await?;
         let payload = encode(&LinkFact { size });
-        self.registry().write(LINK, &[self.name().as_str(), &name], payload).await?;
-        Ok(())
+        self.registry().write(LINK, &[self.name().as_str(), &name], payload).await
     }
 
     /// Links a blob that may have been there for long. Whether it is there.
@@ -47,7 +45,6 @@ impl Repository {
             let started = self.registry().boot();
             self.registry().pin(digest).await?;
             if !self.store().contains(digest).await? {
-                self.unlink(digest).await?;
                 return Ok(false);
             }
             self.link(digest, size).await?;

@@ -3,10 +3,10 @@
 //! Manifests are hostile input. Any JSON object is taken under any media type, and looked at by its shape; what is of a known
 //! type must have that type's shape.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use bulla::Digest;
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 
 use crate::error::{ErrorCode, RegistryError, Result};
 use crate::name::parse_digest;
@@ -29,7 +29,7 @@ const MAX_TYPE_LEN: usize = 255;
 pub struct Parsed {
     /// What it is served as.
     pub media_type: String,
-    /// What it needs.
+    /// What it needs, each once.
     pub needs: Vec<Need>,
     /// The manifest that it is about.
     pub subject: Option<Digest>,
@@ -60,12 +60,12 @@ struct Document {
     artifact_type: Option<String>,
     #[serde(default)]
     config: Option<Part>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "list")]
     layers: Option<Vec<Part>>,
     /// Of the artifact manifest that never made it into a release of the specification.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "list")]
     blobs: Option<Vec<Part>>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "list")]
     manifests: Option<Vec<Part>>,
     #[serde(default)]
     subject: Option<Part>,
@@ -79,6 +79,11 @@ struct Part {
     #[serde(default)]
     media_type: String,
     digest: String,
+}
+
+/// Go's empty list may be `null`, which is there all the same.
+fn list<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<Part>>, D::Error> {
+    Option::deserialize(deserializer).map(|list| Some(list.unwrap_or_default()))
 }
 
 impl Parsed {
@@ -133,7 +138,8 @@ impl Document {
 
     fn check(&self, media_type: &str) -> Result<()> {
         // CVE-2021-41190: who reads it as the one sees other content than who reads it as the other.
-        if self.manifests.is_some() && (self.layers.is_some() || self.config.is_some()) {
+        let is_image = self.config.is_some() || self.layers.as_ref().is_some_and(|list| !list.is_empty());
+        if is_image && self.manifests.is_some() {
             return Err(invalid("a manifest has either `manifests` or `config` and `layers`"));
         }
         match media_type {
@@ -154,7 +160,10 @@ impl Document {
         let blobs = self.config.iter().chain(self.layers.iter().flatten()).chain(self.blobs.iter().flatten());
         let blobs = blobs.filter(|part| !part.is_elsewhere()).map(|part| part.digest().map(Need::Blob));
         let manifests = self.manifests.iter().flatten().map(|part| part.digest().map(Need::Manifest));
-        blobs.chain(manifests).collect()
+        let mut seen = HashSet::new();
+        let mut needs: Vec<Need> = blobs.chain(manifests).collect::<Result<_>>()?;
+        needs.retain(|need| seen.insert(need.clone()));
+        Ok(needs)
     }
 }
 
@@ -173,4 +182,87 @@ impl Part {
 
 fn invalid(message: impl Into<String>) -> RegistryError {
     RegistryError::new(ErrorCode::ManifestInvalid, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn parse(value: &Value) -> Result<Parsed> {
+        Parsed::new(None, value.to_string().as_bytes())
+    }
+
+    fn digest(of: &str) -> String {
+        Digest::of(bulla::Algorithm::Sha256, of.as_bytes()).to_string()
+    }
+
+    #[test]
+    fn what_an_image_needs() {
+        let part = |kind: &str, of: &str| json!({"mediaType": kind, "digest": digest(of), "size": 1});
+        let image = json!({
+            "schemaVersion": 2,
+            "config": part("a/config", "c"),
+            "layers": [
+                part("a/layer", "l"),
+                part("application/vnd.oci.image.layer.nondistributable.v1.tar", "elsewhere"),
+            ],
+            "subject": part("a/subject", "s"),
+            "annotations": {"k": "v"},
+        });
+        let parsed = parse(&image).unwrap();
+        let blob = |of: &str| Need::Blob(digest(of).parse().unwrap());
+        assert_eq!(parsed.needs, [blob("c"), blob("l")]);
+        assert_eq!(parsed.media_type, OCI_MANIFEST, "by its shape");
+        assert_eq!(parsed.subject, Some(digest("s").parse().unwrap()));
+        assert_eq!(parsed.artifact_type.as_deref(), Some("a/config"));
+        assert_eq!(parsed.annotations["k"], "v");
+        let mut typed = image;
+        typed["artifactType"] = json!("x/y");
+        assert_eq!(parse(&typed).unwrap().artifact_type.as_deref(), Some("x/y"));
+    }
+
+    #[test]
+    fn what_an_index_needs() {
+        let index = json!({"schemaVersion": 2, "manifests": [{"mediaType": "a/b", "digest": digest("m"), "size": 1}]});
+        let parsed = parse(&index).unwrap();
+        assert_eq!(parsed.needs, [Need::Manifest(digest("m").parse().unwrap())]);
+        assert_eq!((parsed.media_type.as_str(), parsed.artifact_type), (OCI_INDEX, None));
+    }
+
+    #[test]
+    fn an_empty_list_may_be_null() {
+        let config = json!({"mediaType": "a/b", "digest": digest("c"), "size": 1});
+        let image = parse(&json!({"schemaVersion": 2, "config": config, "layers": null})).unwrap();
+        assert_eq!((image.media_type.as_str(), image.needs.len()), (OCI_MANIFEST, 1));
+        let index = parse(&json!({"schemaVersion": 2, "manifests": null})).unwrap();
+        assert_eq!((index.media_type.as_str(), index.needs.len()), (OCI_INDEX, 0));
+        assert!(parse(&json!({"schemaVersion": 2, "config": config})).is_err(), "no list at all");
+    }
+
+    #[test]
+    fn a_parameter_of_the_content_type_is_not_looked_at() {
+        let index = br#"{"schemaVersion":2,"manifests":[]}"#;
+        let parsed =
+            Parsed::new(Some("application/vnd.oci.image.index.v1+json; charset=utf-8"), index).unwrap();
+        assert_eq!(parsed.media_type, OCI_INDEX);
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_give_an_answer(bytes: Vec<u8>, kind in proptest::option::of(".{0,300}")) {
+            let _ = Parsed::new(kind.as_deref(), &bytes);
+        }
+
+        /// What is served as a media type can be a header's value.
+        #[test]
+        fn a_media_type_is_one(kind in ".{0,40}") {
+            let body = json!({"mediaType": kind}).to_string();
+            if let Ok(parsed) = Parsed::new(None, body.as_bytes()) {
+                prop_assert!(axum::http::HeaderValue::from_str(&parsed.media_type).is_ok());
+            }
+        }
+    }
 }

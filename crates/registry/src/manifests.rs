@@ -19,6 +19,9 @@ use crate::registry::Repository;
 /// What a manifest needs is looked for so much at once.
 const READS: usize = 16;
 
+/// So many that are missing are looked for and named.
+const MAX_MISSING: usize = 100;
+
 /// How often something slow is begun again.
 const ATTEMPTS: usize = 3;
 
@@ -175,24 +178,29 @@ impl Repository {
     }
 
     /// Whether the repository has the manifest, which then stays for at least half of the grace.
-    async fn rely_on_manifest(&self, digest: &Digest) -> Result<bool> {
+    pub(crate) async fn rely_on_manifest(&self, digest: &Digest) -> Result<bool> {
         let name = digest.to_string();
         let path = [self.name().as_str(), &name];
-        let Some(entry) = self.store().meta().get(MANIFEST, &path).await? else { return Ok(false) };
-        Ok(self.registry().touch(MANIFEST, &path, entry).await?.is_some())
+        Ok(self.registry().rely_on(MANIFEST, &path).await?.is_some())
     }
 
     async fn rely_on_all(&self, needs: &[Need]) -> Result<()> {
-        let looked: Vec<(Digest, bool)> = stream::iter(needs.to_vec())
+        let mut looked = stream::iter(needs.to_vec())
             .map(|need| {
                 let repository = self.clone();
                 async move { repository.rely_on(need).await }
             })
-            .buffered(READS)
-            .try_collect()
-            .await?;
-        let missing: Vec<String> =
-            looked.iter().filter(|(_, there)| !there).map(|(digest, _)| digest.to_string()).collect();
+            .buffered(READS);
+        let mut missing: Vec<String> = Vec::new();
+        while let Some((digest, there)) = looked.try_next().await? {
+            if !there {
+                missing.push(digest.to_string());
+            }
+            // Who invents a hundred thousand of them need not be told of each.
+            if missing.len() == MAX_MISSING {
+                break;
+            }
+        }
         let Some(first) = missing.first() else { return Ok(()) };
         Err(RegistryError::new(
             ErrorCode::ManifestBlobUnknown,

@@ -210,4 +210,18 @@ mod tests {
         assert_eq!("sha256:0".parse::<Reference>().unwrap_err().code(), ErrorCode::DigestInvalid);
         assert_eq!("md5:0".parse::<Reference>().unwrap_err().code(), ErrorCode::DigestInvalid);
     }
+
+    proptest::proptest! {
+        /// Against the specification's expression, read the other way round: by splitting at separators.
+        #[test]
+        fn a_component_is_words_and_single_separators(text in "[a-b0._/-]{0,12}") {
+            let is_separator = |text: &str| matches!(text, "." | "_" | "__") || text.bytes().all(|byte| byte == b'-');
+            let is_word = |c: char| c.is_ascii_alphanumeric();
+            let expected = text.split('/').all(|component| {
+                let ends = component.starts_with(is_word) && component.ends_with(is_word);
+                ends && component.split(is_word).filter(|between| !between.is_empty()).all(is_separator)
+            });
+            proptest::prop_assert_eq!(text.parse::<RepositoryName>().is_ok(), expected);
+        }
+    }
 }

@@ -2,17 +2,24 @@
 //!
 //! ```text
 //! reuse   pin kept, written less than half of the grace ago ─► blob still there? ─► link
-//! gc      no link anywhere, pin absent or a grace old ─► pin deleting, if it is still that one ─► delete ─► pin gone
+//! gc      no link anywhere, pin absent or a grace old
+//!           ─► pin condemned ─► no link anywhere, again ─► pin deleting {put}, if it is still that pin
+//!           ─► delete what that put made ─► pin gone
 //! ```
 //!
-//! A blob that a put has just created needs none: its envelope is young.
+//! Who reuses a blob and comes before *condemned* has linked it when gc looks again; who comes after it makes the pin another
+//! one. (Without *condemned* gc would count on a pin that is absent *still*, and it may be so *again*.) A blob that a put has
+//! just created needs no pin: its envelope is young.
+//!
+//! A gc that died while it was at a blob leaves a pin that says so; whoever comes by finishes it. That is safe however late
+//! the first one wakes up: all that anybody removes under a pin is what the put it names has made, and that is gone by then.
 
 use std::time::Duration;
 
-use bulla::{Digest, MetaWrite};
+use bulla::{BlobId, Digest, MetaEntry, MetaVersion, MetaWrite};
 
-use crate::error::{RegistryError, Result};
-use crate::facts::{PIN, PinFact, PinState, decode, encode};
+use crate::error::Result;
+use crate::facts::{PIN, PinFact, decode, encode};
 use crate::registry::Registry;
 
 /// A gc that is at a blob is done with it within this time, or dead.
@@ -28,29 +35,64 @@ impl Registry {
         let name = digest.to_string();
         let path = [name.as_str()];
         let meta = self.store().meta();
-        let started = self.boot();
+        let mut since = None;
         let mut found = meta.get(PIN, &path).await?;
         loop {
             let Some(entry) = found else {
-                match meta.create(PIN, &path, encode(&PinFact { state: PinState::Kept })).await? {
+                match meta.create(PIN, &path, encode(&PinFact::Kept)).await? {
                     MetaWrite::Done(_) => return Ok(()),
                     MetaWrite::Changed(other) => found = other,
                 }
                 continue;
             };
-            if decode::<PinFact>(&entry)?.state == PinState::Kept {
-                let kept = self.touch(PIN, &path, entry).await?;
-                match kept {
-                    Some(entry) if decode::<PinFact>(&entry)?.state == PinState::Kept => return Ok(()),
+            match decode::<PinFact>(&entry)? {
+                PinFact::Kept => match self.touch(PIN, &path, entry).await? {
+                    Some(entry) if decode::<PinFact>(&entry)? == PinFact::Kept => return Ok(()),
                     other => found = other,
+                },
+                PinFact::Condemned => {
+                    match meta.update(PIN, &path, encode(&PinFact::Kept), &entry.version).await? {
+                        MetaWrite::Done(_) => return Ok(()),
+                        MetaWrite::Changed(other) => found = other,
+                    }
                 }
-                continue;
+                PinFact::Deleting { put } => {
+                    let (version, first_seen) =
+                        since.get_or_insert_with(|| (entry.version.clone(), self.boot()));
+                    if *version != entry.version {
+                        since = None;
+                    } else if self.boot().saturating_sub(*first_seen) > WAIT {
+                        self.take_over(digest, &entry, put).await?;
+                        since = None;
+                    } else {
+                        self.store().runtime().sleep(POLL).await;
+                    }
+                    found = meta.get(PIN, &path).await?;
+                }
             }
-            if self.boot().saturating_sub(started) > WAIT {
-                return Err(RegistryError::busy("a gc is removing this blob; try again"));
-            }
-            self.store().runtime().sleep(POLL).await;
-            found = meta.get(PIN, &path).await?;
         }
+    }
+
+    /// Finishes the removal that a pin speaks of. Whether it was still this pin, and the blob was there.
+    pub(crate) async fn take_over(&self, digest: &Digest, pin: &MetaEntry, put: BlobId) -> Result<bool> {
+        let name = digest.to_string();
+        let payload = encode(&PinFact::Deleting { put });
+        match self.store().meta().update(PIN, &[name.as_str()], payload, &pin.version).await? {
+            MetaWrite::Done(version) => self.remove_pinned(digest, put, &version).await,
+            MetaWrite::Changed(_) => Ok(false),
+        }
+    }
+
+    /// Removes what `put` made, under the pin that says so. Whether it was there.
+    pub(crate) async fn remove_pinned(
+        &self,
+        digest: &Digest,
+        put: BlobId,
+        pin: &MetaVersion,
+    ) -> Result<bool> {
+        let removed = self.store().delete_put(digest, &put).await?;
+        // Whoever took over removes the pin.
+        let _: MetaWrite<()> = self.store().meta().remove(PIN, &[digest.to_string().as_str()], pin).await?;
+        Ok(removed)
     }
 }

@@ -62,8 +62,7 @@ impl Repository {
             fact.cut = true;
             payload = encode(&fact);
         }
-        self.registry().write(REFERRER, &[self.name().as_str(), &subject, &digest], payload).await?;
-        Ok(())
+        self.registry().write(REFERRER, &[self.name().as_str(), &subject, &digest], payload).await
     }
 
     pub(crate) async fn remove_referrer(&self, subject: &Digest, digest: &Digest) -> Result<bool> {

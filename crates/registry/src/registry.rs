@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use bulla::{MetaEntry, MetaKind, MetaVersion, MetaWrite, Store};
+use bulla::{ErrorKind, MetaEntry, MetaKind, MetaWrite, Store};
 use bytes::Bytes;
 
 use crate::clock::BucketClock;
@@ -101,6 +101,20 @@ impl Registry {
         self.store().runtime().now().boot
     }
 
+    /// Reads the object at `path` for who relies on it: it stays for at least half of the grace. One that is damaged is not
+    /// there, so that it is pushed again, which repairs it.
+    pub(crate) async fn rely_on(&self, kind: MetaKind, path: &[&str]) -> Result<Option<MetaEntry>> {
+        match self.store().meta().get(kind, path).await {
+            Ok(Some(entry)) => self.touch(kind, path, entry).await,
+            Ok(None) => Ok(None),
+            Err(error) if error.kind() == ErrorKind::Corrupt => {
+                tracing::error!(%error, "a damaged object is taken for none");
+                Ok(None)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
     /// Keeps the object at `path` as long as gc's grace from now on: one that is older than half of it is written again. `None`
     /// if it is gone.
     pub(crate) async fn touch(
@@ -129,12 +143,31 @@ impl Registry {
         }
     }
 
-    /// Makes or replaces the object at `path`: one request where there is none, which is usual.
-    pub(crate) async fn write(&self, kind: MetaKind, path: &[&str], payload: Bytes) -> Result<MetaVersion> {
+    /// Makes or replaces the object at `path`, damaged ones included: one request where there is none, which is usual. One that
+    /// says the same is touched.
+    pub(crate) async fn write(&self, kind: MetaKind, path: &[&str], payload: Bytes) -> Result<()> {
         let meta = self.store().meta();
-        match meta.create(kind, path, payload.clone()).await? {
-            MetaWrite::Done(version) => Ok(version),
-            MetaWrite::Changed(_) => Ok(meta.set(kind, path, payload).await?),
+        let mut written = match meta.create(kind, path, payload.clone()).await {
+            Err(error) if error.kind() == ErrorKind::Corrupt => {
+                tracing::error!(%error, "a damaged object is replaced");
+                meta.set(kind, path, payload).await?;
+                return Ok(());
+            }
+            written => written?,
+        };
+        loop {
+            let found = match written {
+                MetaWrite::Done(_) => return Ok(()),
+                MetaWrite::Changed(Some(entry)) if entry.payload == payload => {
+                    self.touch(kind, path, entry).await?
+                }
+                MetaWrite::Changed(found) => found,
+            };
+            written = match found {
+                Some(entry) if entry.payload == payload => return Ok(()),
+                Some(entry) => meta.update(kind, path, payload.clone(), &entry.version).await?,
+                None => meta.create(kind, path, payload.clone()).await?,
+            };
         }
     }
 
@@ -170,7 +203,11 @@ impl Repository {
         if self.is_remembered() {
             return Ok(true);
         }
-        let there = self.store().meta().get(REPOSITORY, &[self.name.as_str()]).await?.is_some();
+        let there = match self.store().meta().get(REPOSITORY, &[self.name.as_str()]).await {
+            // What it says does not matter; the next push repairs it.
+            Err(error) if error.kind() == ErrorKind::Corrupt => return Ok(true),
+            there => there?.is_some(),
+        };
         if there {
             self.remember();
         }
@@ -180,12 +217,7 @@ impl Repository {
     /// Makes it, unless it is there.
     pub(crate) async fn ensure(&self) -> Result<()> {
         if !self.is_remembered() {
-            // Somebody else may have made it.
-            let _: MetaWrite = self
-                .store()
-                .meta()
-                .create(REPOSITORY, &[self.name.as_str()], Bytes::from_static(b"{}"))
-                .await?;
+            self.registry.write(REPOSITORY, &[self.name.as_str()], Bytes::from_static(b"{}")).await?;
             self.remember();
         }
         Ok(())

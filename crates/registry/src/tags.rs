@@ -2,7 +2,7 @@
 
 use bulla::{Digest, MetaEntry, MetaWrite};
 
-use crate::error::{RegistryError, Result};
+use crate::error::{ErrorCode, RegistryError, Result};
 use crate::facts::{TAG, TagFact, decode, encode};
 use crate::name::{Reference, Tag};
 use crate::registry::{Page, Repository};
@@ -39,7 +39,7 @@ impl Repository {
         Ok(Page { items, more: page.more })
     }
 
-    /// Removes a tag; the manifest stays. Whether it was there.
+    /// Removes a tag; the manifest stays, for at least as long as gc leaves untagged ones from now on. Whether it was there.
     ///
     /// # Errors
     /// `UNAVAILABLE` where key or bucket can't be used now.
@@ -47,14 +47,25 @@ impl Repository {
     /// # Cancel safety
     /// A dropped call may or may not have removed it.
     pub async fn delete_tag(&self, tag: &Tag) -> Result<bool> {
+        if let Some(digest) = self.tag(tag).await? {
+            self.rely_on_manifest(&digest).await?;
+        }
         self.registry().remove(TAG, &[self.name().as_str(), tag.as_str()]).await
     }
 
-    /// Names a manifest of this repository that the caller relies on; of several at once, one is the last.
+    /// Names a manifest of this repository that the caller relies on; of several at once, one is the last. The time that
+    /// gc leaves the one it named before begins now.
     pub(crate) async fn set_tag(&self, tag: &Tag, digest: &Digest) -> Result<()> {
         let payload = encode(&TagFact { digest: digest.clone() });
-        self.registry().write(TAG, &[self.name().as_str(), tag.as_str()], payload).await?;
-        Ok(())
+        match self.tag(tag).await {
+            Ok(Some(before)) if before != *digest => {
+                self.rely_on_manifest(&before).await?;
+            }
+            // One that can't be read is replaced all the same.
+            Err(error) if error.code() != ErrorCode::Unknown => return Err(error),
+            _ => {}
+        }
+        self.registry().write(TAG, &[self.name().as_str(), tag.as_str()], payload).await
     }
 
     /// Names a manifest that may have been there for long. Whether the repository has it.

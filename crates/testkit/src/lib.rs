@@ -3,6 +3,7 @@
 
 pub mod bucket;
 pub mod faults;
+pub mod metered;
 pub mod provider;
 pub mod runtime;
 pub mod scripted;

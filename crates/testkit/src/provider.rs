@@ -61,6 +61,8 @@ pub enum Call {
 pub struct Exchange {
     /// Which call.
     pub call: Call,
+    /// The name of the key that it was about.
+    pub key: String,
     /// The node that sent it.
     pub node: String,
     /// Before it was sent.
@@ -111,6 +113,8 @@ struct State {
     /// Keys, and identities that may not use them.
     forbidden: BTreeSet<(String, String)>,
     down: bool,
+    /// Keys about which nobody gets an answer.
+    hanging: BTreeSet<String>,
     latency: Duration,
     calls: Calls,
     last_unwrap_sent: Option<Now>,
@@ -143,6 +147,7 @@ impl SimProvider {
             versionless_denied: None,
             forbidden: BTreeSet::new(),
             down: false,
+            hanging: BTreeSet::new(),
             latency: Duration::ZERO,
             calls: Calls::default(),
             last_unwrap_sent: None,
@@ -255,6 +260,16 @@ impl SimProvider {
         self.lock().down = down;
     }
 
+    /// Gives no answer about the key of this name, or answers again.
+    pub fn set_hanging(&self, name: &str, hanging: bool) {
+        let mut state = self.lock();
+        if hanging {
+            state.hanging.insert(name.to_owned())
+        } else {
+            state.hanging.remove(name)
+        };
+    }
+
     /// How long an answer takes, in virtual time.
     pub fn set_latency(&self, latency: Duration) {
         self.lock().latency = latency;
@@ -316,6 +331,7 @@ impl SimProvider {
     async fn call<T>(
         &self,
         call: Call,
+        key: &KeyId,
         sent: Now,
         answer: impl FnOnce(&mut State) -> Result<T, KekError>,
     ) -> Result<T, KekError> {
@@ -328,7 +344,8 @@ impl SimProvider {
         self.wait(there).await;
         let trouble =
             self.lock().trouble.filter(|(troubled, _)| *troubled == call).map(|(_, trouble)| trouble);
-        if fate == Some(Fate::Hangs) || trouble == Some(Trouble::Hangs) {
+        let hanging = self.lock().hanging.contains(key.name());
+        if hanging || fate == Some(Fate::Hangs) || trouble == Some(Trouble::Hangs) {
             std::future::pending::<()>().await;
         }
         let lost = || KekError::unavailable("the key service does not answer");
@@ -355,7 +372,8 @@ impl SimProvider {
         }
         let node = self.runtime.name().to_owned();
         let denied = matches!(&result, Err(error) if error.deny_reason().is_some());
-        state.exchanges.push(Exchange { call, node, sent, answered, ok: result.is_ok(), denied });
+        let key = key.name().to_owned();
+        state.exchanges.push(Exchange { call, key, node, sent, answered, ok: result.is_ok(), denied });
         result
     }
 
@@ -431,7 +449,7 @@ impl KekProvider for SimProvider {
     }
 
     async fn describe(&self, key: &KeyId, identity: &Identity) -> Result<KeyDescription, KekError> {
-        self.call(Call::Describe, self.runtime.now(), |state| {
+        self.call(Call::Describe, key, self.runtime.now(), |state| {
             Self::check(state, key, identity)?;
             if let (None, Some(reason)) = (key.version(), state.versionless_denied) {
                 return Err(KekError::denied(reason));
@@ -459,7 +477,7 @@ impl KekProvider for SimProvider {
         alg: WrapAlgorithm,
         secret: &Secret<32>,
     ) -> Result<WrappedKey, KekError> {
-        self.call(Call::Wrap, self.runtime.now(), |state| {
+        self.call(Call::Wrap, key, self.runtime.now(), |state| {
             Self::check(state, key, identity)?;
             let version = find(state, key).ok_or_else(|| KekError::denied(DenyReason::NotFound))?;
             if let Some(reason) = version.denied {
@@ -482,7 +500,7 @@ impl KekProvider for SimProvider {
         for action in actions {
             action();
         }
-        self.call(Call::Unwrap, sent, |state| {
+        self.call(Call::Unwrap, key, sent, |state| {
             Self::check(state, key, identity)?;
             let version = find(state, key).ok_or_else(|| KekError::denied(DenyReason::NotFound))?;
             if !version.enabled {

@@ -166,3 +166,37 @@ fn a_fresh_machine_with_a_checkpoint_refuses_a_bucket_rolled_back() {
     let world = fresh(world, "fresh-3");
     assert_eq!(attach(&world, &[]).code, 0);
 }
+
+#[test]
+fn one_entry_is_proven_to_somebody_who_sees_no_other() {
+    let world = audited();
+    world.put(b"some bytes");
+    world.new_version("k");
+    world.ok(&["rotate", &world.store()]);
+    let export = export(&world);
+    let entries = world.ok(&["audit", "verify", &export, "--key", "audit.pub", "--entries"]);
+    let entries = entries.text().lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let rotated = entries.clone().find(|entry| entry["action"] == "rotate_end").unwrap();
+    let number = rotated["entry"].to_string();
+    world.ok(&["audit", "prove", &export, "--key", "audit.pub", "--entry", &number, "-o", "proof"]);
+
+    let auditor = World::new();
+    for name in ["proof", "audit.pub"] {
+        auditor.write(name, &world.read(name));
+    }
+    let mut proven = auditor.json(&["audit", "verify", "proof", "--key", "audit.pub"]);
+    let log = proven.as_object_mut().unwrap().remove("log").unwrap();
+    assert!(log.as_str().unwrap().starts_with("bulla-audit/"));
+    assert!(proven.as_object_mut().unwrap().remove("entries").unwrap().as_u64() > rotated["entry"].as_u64());
+    assert_eq!(proven, rotated);
+    let other = entries.clone().find(|entry| entry["action"] == "open").unwrap();
+    let text = String::from_utf8(world.read("proof")).unwrap();
+    auditor.write(
+        "proof",
+        text.replace(&format!("index {number}"), &format!("index {}", other["entry"])).as_bytes(),
+    );
+    let line = auditor.fails(8, &["audit", "verify", "proof", "--key", "audit.pub"]);
+    assert!(line.contains("does not have this entry"), "{line}");
+    let line = world.fails(3, &["audit", "prove", &export, "--key", "audit.pub", "--entry", "1000000"]);
+    assert!(line.contains("give a number from 0 to"), "{line}");
+}

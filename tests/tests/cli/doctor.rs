@@ -5,14 +5,15 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use bulla_tests::part;
-use bulla_tests::servers::Server;
 use serde_json::Value;
 
-use crate::key_vault::KeyVault;
-use crate::token::{Kind, PIN};
-use crate::tokens::{KEK, Machine};
+use crate::token::PIN;
 use crate::world::{IDENTITY, Ran, World, copy, files};
+
+#[path = "doctor/buckets.rs"]
+mod buckets;
+#[path = "doctor/keys.rs"]
+mod keys;
 
 /// What it found.
 #[derive(Debug)]
@@ -205,83 +206,6 @@ fn files_that_others_may_read_or_change() {
 }
 
 #[test]
-fn keys_that_were_taken_away_and_identities_that_may_too_little_or_too_much() {
-    let world = World::with_store();
-    let vault = world.path("vault");
-    let admin = |arguments: &[&str]| world.ok(&[&["vault"], arguments].concat());
-    let policy = |permissions: &[&str]| {
-        admin(&[&["set-policy", &vault, "--identity", IDENTITY, "--key-permissions"], permissions].concat())
-    };
-    let heals = |told: &str| {
-        follow(&world, &Found::command(told));
-        assert_eq!(doctor(&world).wrong(), Vec::<String>::new(), "after {told}");
-    };
-
-    admin(&["key", "disable", &vault, "--name", "k"]);
-    let found = doctor(&world);
-    assert_eq!((found.code, found.wrong()), (4, vec!["key".to_owned(), "open".to_owned()]), "{found:#?}");
-    heals(&found.problem("key"));
-
-    admin(&["key", "delete", &vault, "--name", "k"]);
-    let told = doctor(&world).problem("key");
-    assert!(told.contains("deleted"), "{told}");
-    heals(&told);
-
-    for (left, missing) in [
-        (&["wrapKey", "unwrapKey"][..], "get"),
-        (&["get", "unwrapKey"], "wrapKey"),
-        (&["get", "wrapKey"], "unwrapKey"),
-    ] {
-        policy(left);
-        let found = doctor(&world);
-        let told = if missing == "get" { found.problem("key") } else { found.problem("access") };
-        assert!(told.contains(&format!("permission to {missing} ")), "{told}");
-        heals(&told);
-    }
-
-    admin(&["key", "set-attributes", &vault, "--name", "k", "--ops", "wrapKey"]);
-    let found = doctor(&world);
-    assert!(found.problem("key").contains("does not permit unwrapKey"), "{found:#?}");
-    heals(&found.problem("key"));
-
-    policy(&["get", "wrapKey", "unwrapKey", "purge", "delete"]);
-    let found = doctor(&world);
-    assert_eq!(found.code, 0, "too much is a warning: {found:#?}");
-    let told = found.warning("surplus");
-    assert!(told.contains("delete, purge"), "{told}");
-    heals(&told);
-}
-
-#[test]
-fn keys_that_end_and_versions_that_stay() {
-    let world = World::with_store();
-    let vault = world.path("vault");
-    let expires = |date: &str| {
-        world.ok(&["vault", "key", "set-attributes", &vault, "--name", "k", "--expires", date]);
-        doctor(&world)
-    };
-    let found = expires("2001-01-01");
-    assert_eq!(found.wrong(), ["key"], "it can be opened: {found:#?}");
-    let told = found.problem("key");
-    assert!(told.contains("expired at 2001-01-01") && told.contains("--expires DATE"), "{told}");
-    let soon = jiff::Timestamp::now() + jiff::SignedDuration::from_hours(24 * 10);
-    let found = expires(&soon.to_string());
-    assert_eq!(found.code, 0);
-    assert!(found.warning("key").contains("bulla rotate"), "{found:#?}");
-    let later = jiff::Timestamp::now() + jiff::SignedDuration::from_hours(24 * 31);
-    assert_eq!(expires(&later.to_string()).wrong(), Vec::<String>::new());
-
-    world.new_version("k");
-    let told = doctor(&world).warning("versions");
-    assert!(told.contains("newer version"), "{told}");
-    follow(&world, &Found::command(&told));
-    let told = doctor(&world).warning("versions");
-    assert!(told.contains("1 earlier version"), "{told}");
-    follow(&world, &Found::command(&told));
-    assert_eq!(doctor(&world).wrong(), Vec::<String>::new());
-}
-
-#[test]
 fn where_the_vault_is_missing_or_its_passphrase_wrong_the_rest_is_looked_at() {
     let world = World::with_store();
     fs::rename(world.path("vault"), world.path("moved")).unwrap();
@@ -326,10 +250,19 @@ fn a_log_that_went_back_has_a_gap_or_is_another_stores() {
     let mut altered = new[2].clone();
     *altered.last_mut().unwrap() ^= 1;
     fs::write(record(3), altered).unwrap();
-    let found = doctor(&world);
-    assert!(found.problem("open").contains("does not authenticate") || found.code == 8, "{found:#?}");
+    assert!(doctor(&world).problem("open").contains("does not authenticate"));
     fs::write(record(3), &new[2]).unwrap();
     assert_eq!(doctor(&world).code, 0);
+
+    // Somebody put another store in its place, under the same key.
+    let mut other = World { config: world.dir.path().join("forger"), environment: Vec::new(), ..world };
+    fs::rename(&store, other.dir.path().join("moved")).unwrap();
+    other.ok(&["init", &other.store(), "--kek", &other.kek(), "--identity", IDENTITY]);
+    other.config = other.dir.path().join("config");
+    let found = doctor(&other);
+    assert_eq!(found.code, 8);
+    assert!(found.problem("log").contains("rolled back or forked"), "{found:#?}");
+    assert!(found.problem("open").contains("not the same store"), "{found:#?}");
 }
 
 #[test]
@@ -355,258 +288,6 @@ fn a_service_managed_key_is_a_warning() {
     let found = doctor(&world);
     assert_eq!(found.wrong(), ["store"], "{found:#?}");
     assert!(found.warning("store").contains("bulla rotate"));
-}
-
-#[test]
-fn a_key_vaults_refusals_are_told_apart() {
-    let vault = KeyVault::new();
-    vault.init();
-    let (store, folder) = (vault.world.store(), vault.world.path("vault"));
-    let doctor =
-        |change: &[(&str, Option<&str>)]| Found::of(&vault.run_with(&["doctor", &store, "--json"], change));
-    let found = doctor(&[]);
-    assert_eq!((found.code, found.wrong()), (0, Vec::<String>::new()), "{found:#?}");
-    found.one("surplus", "skipped");
-
-    vault.world.ok(&["vault", "network-rule", &folder, "--default-action", "deny"]);
-    let found = doctor(&[]);
-    assert_eq!(found.code, 4);
-    assert!(found.problem("key").contains("bulla vault network-rule DIR --add CIDR"), "{found:#?}");
-    vault.world.ok(&["vault", "network-rule", &folder, "--add", "127.0.0.0/8"]);
-    vault.world.deny();
-    let told = doctor(&[]).problem("key");
-    assert!(told.contains(&format!("bulla vault set-policy DIR --identity {IDENTITY}")), "{told}");
-    let few = ["--key-permissions", "get", "wrapKey"];
-    vault.world.ok(&[&["vault", "set-policy", &folder, "--identity", IDENTITY], &few[..]].concat());
-    let told = doctor(&[]).problem("access");
-    assert!(told.contains("unwrapKey") && told.contains("bulla vault set-policy"), "{told}");
-    vault.world.allow();
-
-    for (name, value, check, fix) in [
-        ("BULLA_KEYVAULT_HOSTS", None, "provider", "set BULLA_KEYVAULT_HOSTS=127.0.0.1:"),
-        ("BULLA_KEYVAULT_CA_FILE", None, "key", "set BULLA_KEYVAULT_CA_FILE"),
-        ("IDENTITY_ENDPOINT", Some("http://127.0.0.1:1/"), "key", "BULLA_AZURE_CREDENTIAL"),
-    ] {
-        let told = doctor(&[(name, value)]).problem(check);
-        assert!(told.contains(fix), "{name}: {told}");
-    }
-    assert_eq!(doctor(&[]).code, 0);
-}
-
-/// A log that somebody wrote with the public key, or another machine after a rotation: who can tell?
-#[test]
-fn a_host_that_only_the_bucket_names_is_not_recommended() {
-    let mut vault = KeyVault::new();
-    vault.init();
-    let (store, theirs) = (vault.world.store(), vault.world.config.clone());
-    // This machine knows the store under another key than the log names now.
-    vault.world.config = vault.world.dir.path().join("here");
-    copy(&theirs, &vault.world.config);
-    let known = vault.world.config.join("known_stores.json");
-    let text = fs::read_to_string(&known).unwrap();
-    fs::write(&known, text.replace("https://127.0.0.1", "https://contoso.vault.azure.net")).unwrap();
-    mode(&known, 0o600);
-    let found = Found::of(&vault.run_with(&["doctor", &store, "--json"], &[("BULLA_KEYVAULT_HOSTS", None)]));
-    let told = found.problem("provider");
-    assert!(told.contains("which the store's log names") && !told.contains("HOSTS=127"), "{told}");
-}
-
-fn tokens(kind: Kind) {
-    let Some(mut machine) = Machine::new(kind) else { return };
-    mode(machine.token.file("pin"), 0o600);
-    let with = |world: &World, kek: &str| doctor_with(world, &["--kek", kek]);
-    let Machine { world, token } = &machine;
-    let told = with(world, KEK).problem("key");
-    assert!(told.contains("pkcs11-tool") && told.contains("--sensitive"), "{told}");
-
-    // `init` and `rotate` refuse what is a problem here.
-    for (label, words, attribute) in [
-        ("loose", "", "CKA_DESTROYABLE"),
-        ("open", " keep extractable", "CKA_EXTRACTABLE"),
-        ("plain", " keep plain", "CKA_SENSITIVE"),
-    ] {
-        token.manage(&format!("aes {label} 01{words}"));
-        let kek = format!("pkcs11:token=Bulla%20Test;object={label}");
-        let told = with(world, &kek).problem("protection");
-        assert!(told.contains(attribute) && told.contains("--allow-unprotected-key"), "{told}");
-        let line = world.fails(2, &["init", &world.store(), "--kek", &kek]);
-        assert!(line.contains(attribute) && line.contains("--allow-unprotected-key"), "{line}");
-    }
-    token.manage("aes late 01 extractable");
-    token.manage("set late 01 confine");
-    token.manage("aes registry 01 keep");
-    let late = "pkcs11:token=Bulla%20Test;object=late";
-    assert!(with(world, late).warning("protection").contains("CKA_NEVER_EXTRACTABLE"));
-    let found = with(world, KEK);
-    assert_eq!((found.code, found.wrong()), (0, Vec::<String>::new()), "{found:#?}");
-    world.ok(&["init", &world.store(), "--kek", KEK]);
-    assert_eq!(doctor(world).wrong(), Vec::<String>::new());
-    let open = "pkcs11:token=Bulla%20Test;object=open";
-    assert!(world.fails(2, &["rotate", &world.store(), "--kek", open]).contains("CKA_EXTRACTABLE"));
-
-    // In use with the risk accepted, it is a warning.
-    let other = world.path("other");
-    world.ok(&["init", &other, "--kek", open, "--allow-unprotected-key"]);
-    let found = Found::of(&world.run(&["doctor", &other, "--json"]));
-    assert_eq!(found.wrong(), ["protection"], "{found:#?}");
-
-    token.remove();
-    let found = doctor(world);
-    assert_eq!(found.code, 5);
-    found.problem("key");
-    token.insert();
-
-    mode(machine.token.file("pin"), 0o644);
-    let told = doctor(&machine.world).problem("permissions");
-    assert!(told.contains("opens the token"), "{told}");
-    mode(machine.token.file("pin"), 0o600);
-    fs::write(machine.token.file("pin"), "000000").unwrap();
-    let found = doctor(&machine.world);
-    assert!(found.problem("key").contains("BULLA_PKCS11_PIN_FILE") && found.code == 4, "{found:#?}");
-    machine.world.environment.retain(|(name, _)| *name != "BULLA_PKCS11_MODULE");
-    let told = doctor(&machine.world).problem("provider");
-    assert!(told.contains("BULLA_PKCS11_MODULE"), "{told}");
-}
-
-#[test]
-fn softhsm_keys_that_can_leave_their_token_wrong_pins_and_missing_tokens() {
-    tokens(Kind::SoftHsm);
-}
-
-#[test]
-fn kryoptic_keys_that_can_leave_their_token_wrong_pins_and_missing_tokens() {
-    tokens(Kind::Kryoptic);
-}
-
-#[test]
-fn a_mechanism_that_a_token_lacks_is_named() {
-    let Some(machine) = Machine::new(Kind::SoftHsm) else { return };
-    mode(machine.token.file("pin"), 0o600);
-    machine.token.manage("rsa old 01 keep");
-    let told = doctor_with(&machine.world, &["--kek", "pkcs11:token=Bulla%20Test;object=old"]).problem("key");
-    assert!(
-        told.contains("CKM_RSA_PKCS_OAEP with SHA-256") && told.contains("BULLA_PKCS11_ALLOW_OAEP_SHA1=1"),
-        "{told}"
-    );
-}
-
-/// A bucket that misbehaves: moto, started by a script that changes it.
-struct Bucket {
-    server: Server,
-    world: World,
-    _script: tempfile::TempDir,
-}
-
-impl Bucket {
-    fn new(change: &str) -> Option<Self> {
-        let moto = part("BULLA_MOTO_SERVER", "moto_server")?;
-        let folder = tempfile::tempdir().unwrap();
-        let script = folder.path().join("moto");
-        write_script(&moto, change, &script);
-        let server = Server::moto(&script).unwrap();
-        server.make_bucket("registry").unwrap();
-        let mut world = World::with_vault();
-        world.environment = vec![
-            ("AWS_ENDPOINT", server.url().into()),
-            ("AWS_ALLOW_HTTP", "true".into()),
-            ("AWS_ACCESS_KEY_ID", "key".into()),
-            ("AWS_SECRET_ACCESS_KEY", "secret".into()),
-            ("AWS_REGION", "us-east-1".into()),
-        ];
-        Some(Self { server, world, _script: folder })
-    }
-
-    fn doctor(&self, store: &str) -> Found {
-        let kek = self.world.kek();
-        let arguments = ["doctor", store, "--kek", &kek, "--identity", IDENTITY, "--json"];
-        Found::of(&self.world.run(&arguments))
-    }
-}
-
-/// Starts moto as its own script does, after `change`.
-fn write_script(moto: &Path, change: &str, script: &Path) {
-    let original = fs::read_to_string(moto).unwrap();
-    let interpreter = original.lines().next().unwrap();
-    let start = "import sys\nfrom moto.server import main\nsys.exit(main())\n";
-    fs::write(script, format!("{interpreter}\n{change}\n{start}")).unwrap();
-    mode(script, 0o700);
-}
-
-/// What each request goes through, in Python.
-const MIDDLEWARE: &str = "
-import moto.server
-made = moto.server.create_backend_app
-def wrapped(service):
-    app = made(service)
-    inner = app.wsgi_app
-    def outer(environ, start):
-        CHANGE
-        return inner(environ, start)
-    app.wsgi_app = outer
-    return app
-moto.server.create_backend_app = wrapped
-";
-
-#[test]
-fn a_bucket_in_order_and_one_that_is_not_there() {
-    let Some(bucket) = Bucket::new("") else { return };
-    let found = bucket.doctor("s3://registry/prefix");
-    assert_eq!((found.code, found.wrong()), (0, Vec::<String>::new()), "{found:#?}");
-    for check in ["bucket", "conditions", "clock"] {
-        found.one(check, "ok");
-    }
-    let told = bucket.doctor("s3://absent/prefix").problem("bucket");
-    assert!(told.contains("aws s3 mb"), "{told}");
-    drop(bucket.server);
-}
-
-#[test]
-fn a_bucket_that_ignores_conditions() {
-    let change = "environ.pop('HTTP_IF_NONE_MATCH', None); environ.pop('HTTP_IF_MATCH', None)";
-    let Some(bucket) = Bucket::new(&MIDDLEWARE.replace("CHANGE", change)) else { return };
-    let found = bucket.doctor("s3://registry/prefix");
-    assert_eq!(found.code, 2);
-    let told = found.problem("conditions");
-    assert!(
-        told.contains("put-if-absent") && told.contains("use a store that has conditional writes"),
-        "{told}"
-    );
-}
-
-#[test]
-fn a_bucket_whose_clock_is_wrong() {
-    let clock = |hours: &str| {
-        format!(
-            "import datetime, moto.s3.models as m\nnow = m.utcnow\nm.utcnow = lambda: now() + datetime.timedelta({hours})"
-        )
-    };
-    let Some(bucket) = Bucket::new(&clock("hours=1")) else { return };
-    let told = bucket.doctor("s3://registry/prefix").problem("clock");
-    assert!(told.contains("behind the bucket's") && told.contains("timedatectl"), "{told}");
-    let Some(bucket) = Bucket::new(&clock("seconds=-90")) else { return };
-    let told = bucket.doctor("s3://registry/prefix").warning("clock");
-    assert!(told.contains("1m 2") && told.contains("ahead of the bucket's"), "{told}");
-}
-
-#[test]
-fn rights_that_are_missing_in_a_bucket() {
-    let put = "if environ['REQUEST_METHOD'] == 'PUT' and 'probe' in environ['PATH_INFO']:
-            start('403 Forbidden', []); return [b'<Error><Code>AccessDenied</Code></Error>']";
-    // As S3 answers it: of each object by itself, and 200 as a whole.
-    let delete = "if environ['QUERY_STRING'].startswith('delete'):
-            body = environ['wsgi.input'].read(int(environ['CONTENT_LENGTH']))
-            key = body.split(b'<Key>')[1].split(b'</Key>')[0]
-            start('200 OK', [('Content-Type', 'application/xml')])
-            return [b'<DeleteResult xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\"><Error><Key>' + key
-                + b'</Key><Code>AccessDenied</Code><Message>Access Denied</Message></Error></DeleteResult>']";
-    for (change, right, action) in [(put, "write", "s3:PutObject"), (delete, "delete", "s3:DeleteObject")] {
-        let Some(bucket) = Bucket::new(&MIDDLEWARE.replace("CHANGE", change)) else { return };
-        let found = bucket.doctor("s3://registry/prefix");
-        let told = found.told("bucket", "problem");
-        let named = |told: &String| told.contains(&format!("can't {right} objects")) && told.contains(action);
-        assert!(told.iter().any(named), "{found:#?}");
-        assert_eq!(found.code, 2);
-    }
 }
 
 #[test]

@@ -207,8 +207,9 @@ fn binary() -> &'static Path {
 
 fn newest_source() -> SystemTime {
     let crates = Path::new(env!("CARGO_MANIFEST_DIR")).join("../crates");
-    let sources = ["bulla", "cli", "envelope", "kek", "kek-azure", "vault", "vault-server"]
-        .iter()
-        .flat_map(|name| files(crates.join(name).join("src")));
+    let sources =
+        ["bulla", "cli", "envelope", "kek", "kek-azure", "listener", "registry", "vault", "vault-server"]
+            .iter()
+            .flat_map(|name| files(crates.join(name).join("src")));
     sources.map(|file| fs::metadata(file).unwrap().modified().unwrap()).max().unwrap()
 }

@@ -4,11 +4,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
-use bulla::kek::{
-    Identity, KekError, KekErrorKind, KekProvider, KeyDescription, KeyId, WrapAlgorithm, WrappedKey,
-    async_trait,
-};
-use bulla_envelope::secret::Secret;
+use bulla_kek::{Identity, KekError, KekErrorKind, KeyId, ObservedCall, Observer, Operation};
 use jiff::Timestamp;
 use serde_json::Value;
 
@@ -42,58 +38,48 @@ pub(crate) struct Unwrap {
     pub(crate) granted: bool,
 }
 
-/// A provider that writes down what it is asked.
+/// What a provider was asked, written down.
 #[derive(Debug)]
-pub(crate) struct Watched {
-    pub(crate) provider: Arc<dyn KekProvider>,
+pub(crate) struct Heard {
     pub(crate) clock: Clock,
     pub(crate) unwraps: Mutex<Vec<Unwrap>>,
     /// Calls that ended with neither an answer nor a refusal.
     pub(crate) failures: Mutex<u32>,
 }
 
-impl Watched {
-    fn heard<T>(&self, answer: &Result<T, KekError>) {
-        if answer.as_ref().is_err_and(|error| !matches!(error.kind(), KekErrorKind::Denied(_))) {
-            *self.failures.lock().unwrap() += 1;
-        }
+/// Who listens, for the provider.
+#[derive(Clone, Debug)]
+pub(crate) struct Listener(pub(crate) Arc<Heard>);
+
+impl Observer for Listener {
+    type Call = Call;
+
+    fn asked(&self, operation: Operation, _: &KeyId, _: &Identity) -> Call {
+        Call { heard: Arc::clone(&self.0), operation, sent: self.0.clock.now() }
     }
 }
 
-#[async_trait]
-impl KekProvider for Watched {
-    fn accepts(&self, key: &KeyId) -> bool {
-        self.provider.accepts(key)
-    }
+/// A call under way.
+#[derive(Debug)]
+pub(crate) struct Call {
+    heard: Arc<Heard>,
+    operation: Operation,
+    sent: Duration,
+}
 
-    async fn describe(&self, key: &KeyId, identity: &Identity) -> Result<KeyDescription, KekError> {
-        let answer = self.provider.describe(key, identity).await;
-        self.heard(&answer);
-        answer
-    }
-
-    async fn wrap_key(
-        &self,
-        key: &KeyId,
-        identity: &Identity,
-        alg: WrapAlgorithm,
-        secret: &Secret<32>,
-    ) -> Result<WrappedKey, KekError> {
-        self.provider.wrap_key(key, identity, alg, secret).await
-    }
-
-    async fn unwrap_key(
-        &self,
-        key: &KeyId,
-        identity: &Identity,
-        alg: WrapAlgorithm,
-        value: &[u8],
-    ) -> Result<Secret<32>, KekError> {
-        let sent = self.clock.now();
-        let answer = self.provider.unwrap_key(key, identity, alg, value).await;
-        self.heard(&answer);
-        self.unwraps.lock().unwrap().push(Unwrap { sent, granted: answer.is_ok() });
-        answer
+impl ObservedCall for Call {
+    fn answered(&mut self, answer: Result<&KeyId, &KekError>) {
+        // A wrap says nothing about the lease.
+        if self.operation == Operation::Wrap {
+            return;
+        }
+        if answer.is_err_and(|error| !matches!(error.kind(), KekErrorKind::Denied(_))) {
+            *self.heard.failures.lock().unwrap() += 1;
+        }
+        if self.operation == Operation::Unwrap {
+            let unwrap = Unwrap { sent: self.sent, granted: answer.is_ok() };
+            self.heard.unwraps.lock().unwrap().push(unwrap);
+        }
     }
 }
 

@@ -43,6 +43,7 @@ async fn create(engine: &Engine, folder: &Path, key: KeyId, bound: Duration) -> 
         mode: Mode::Hierarchical,
         revocation_bound: bound,
         allow_unprotected_key: true,
+        second: None,
     };
     let url = StoreUrl::parse(&folder.join("store").display().to_string()).unwrap();
     engine.create(url.connect(true).unwrap(), options).await.unwrap()

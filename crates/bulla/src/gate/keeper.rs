@@ -21,8 +21,8 @@ pub(super) async fn keep(store: Weak<StoreInner>) {
         }
         let runtime = Arc::clone(&inner.parts.runtime);
         inner.gate.tell_of_versions(&inner);
-        if let Some(from) = inner.gate.with(&inner, |state, _| state.take_rotation()) {
-            runtime.spawn(Box::pin(versions::follow(Arc::clone(&inner), from)));
+        if let Some((party, from)) = inner.gate.with(&inner, |state, _| state.take_rotation()) {
+            runtime.spawn(Box::pin(versions::follow(Arc::clone(&inner), party, from)));
         }
         match wait {
             Some(wait) => {

@@ -8,6 +8,7 @@ use bulla_envelope::derive::Anchor;
 use bulla_kek::{KekError, KekErrorKind, KeyDescription, LeaseOptions, Now, Probe};
 use futures::future::{Either, select};
 
+use super::versions::Versions;
 use super::{Failure, Gate, State, bound, lease_ended};
 use crate::error::{Error, ErrorKind, Result};
 use crate::log::{self, RawRecord, RecordMark};
@@ -26,8 +27,7 @@ impl Gate {
     async fn try_renew(&self, store: &StoreInner) -> Result<Arc<Unlocked>> {
         let (mut raw, mut read_started) = self.read_log(store).await?;
         let (is_due, known) = self.what_to_describe(store);
-        let known = known.as_ref();
-        let describe = if is_due { Describe::Newest { known } } else { Describe::InUse };
+        let describe = if is_due { Describe::Newest { known: &known } } else { Describe::InUse };
         let probe = self.start_probe(store);
         let mut outcome = self.unlock(store, &raw, read_started, probe, describe).await;
         // Before "denied" counts, the log is read once more: another node may have rotated.
@@ -130,9 +130,10 @@ impl Gate {
     }
 
     /// What to ask beside the next unwrap: once per interval, which version of the key is the newest.
-    fn what_to_describe(&self, store: &StoreInner) -> (bool, Option<KeyDescription>) {
+    fn what_to_describe(&self, store: &StoreInner) -> (bool, Vec<Option<KeyDescription>>) {
         self.with(store, |state, now| {
-            (state.versions.is_due(&store.parts, state.bound, now), state.kek.clone())
+            let is_due = |versions: &Versions| versions.is_due(&store.parts, state.bound, now);
+            (state.versions.iter().any(is_due), state.keks.clone())
         })
     }
 
@@ -227,12 +228,7 @@ impl State {
                 self.failure = Some(Failure::new(now, &error));
                 return Err(error);
             }
-            // Where there was no answer now, what was said of the same key before still holds.
-            let known = self.kek.take().filter(|kek| keys.opened_by.contains(&kek.key.to_string()));
-            self.kek = keys.kek.clone().or(known);
-            if let Some(newest) = keys.newest.take() {
-                self.versions.heard(&store.parts, &keys, newest, self.kek.as_ref(), now);
-            }
+            self.heard(&store.parts, &mut keys, now);
             self.failure = None;
         } else if self.lease.usable(now).is_err() {
             self.wipe(store);

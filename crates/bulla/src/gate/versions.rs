@@ -14,13 +14,14 @@ use super::{Gate, State};
 use crate::engine::Parts;
 use crate::envelopes::age;
 use crate::error::Result;
+use crate::party::{self, Party};
 use crate::preflight::{self, Requirements};
 use crate::rotate::{RotateOptions, holders};
 use crate::store::{Store, StoreInner};
 use crate::unlock::Unlocked;
 
 /// How a key id without a version is followed; see [`EngineBuilder::follow_versions_every`](crate::EngineBuilder::follow_versions_every).
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct FollowedVersions {
     /// When the provider was last asked for the newest version.
@@ -55,11 +56,12 @@ impl Versions {
         every != Duration::MAX && self.asked.as_ref().is_none_or(waited)
     }
 
-    /// What a renewal heard of the newest version, by `keys` that are as fresh.
+    /// What a renewal heard of the newest version of a party's key, by `keys` that are as fresh.
     pub(super) fn heard(
         &mut self,
         parts: &Parts,
         keys: &Unlocked,
+        party: Party,
         newest: Result<KeyDescription, KekError>,
         in_use: Option<&KeyDescription>,
         now: Now,
@@ -70,7 +72,7 @@ impl Versions {
         self.newer = None;
         let record = &keys.view.record;
         match newest {
-            Ok(newest) => match news(record, &newest.key) {
+            Ok(newest) => match news(record, party, &newest.key) {
                 News::None => self.in_the_middle = None,
                 News::InTheMiddle if !self.stands_still(keys, now) => {
                     // Asked again at once: it is finished then, or whoever began it is gone.
@@ -124,14 +126,14 @@ enum News {
     Newer,
 }
 
-fn news(record: &LogRecord, newest: &KeyId) -> News {
+fn news(record: &LogRecord, party: Party, newest: &KeyId) -> News {
     let followed = newest.without_version();
-    if record.key_id.parse().ok().as_ref() != Some(&followed) {
+    if party::key_id(record, party.index()).ok().as_ref() != Some(&followed) {
         return News::None;
     }
-    // What holds the root, and not what the log still names.
-    let retiring = record.keks.iter().any(|kek| kek.state == KekState::Retiring);
-    match holders(record).as_slice() {
+    // What holds the root, and not what the log still names; but of the other party that says nothing.
+    let retiring = party::count(record) == 1 && record.keks.iter().any(|kek| kek.state == KekState::Retiring);
+    match holders(record, party.index()).as_slice() {
         // In direct mode a sweep follows, which whoever began it may have left unfinished.
         [only] if only == newest && retiring => News::InTheMiddle,
         [only] if only == newest => News::None,
@@ -182,63 +184,86 @@ fn is_protected(in_use: Option<&KeyDescription>) -> bool {
 impl Gate {
     /// One event for each failure. Not under the gate's lock: a subscriber may ask the store something.
     pub(super) fn tell_of_versions(&self, store: &StoreInner) {
-        let untold = self.with(store, |state, _| {
-            let told = std::mem::replace(&mut state.versions.told, true);
-            if told { None } else { state.versions.failure.clone() }
+        let untold: Vec<String> = self.with(store, |state, _| {
+            let told = |versions: &mut Versions| std::mem::replace(&mut versions.told, true);
+            let versions = state.versions.iter_mut();
+            versions
+                .filter_map(|versions| if told(versions) { None } else { versions.failure.clone() })
+                .collect()
         });
-        if let Some(failure) = untold {
+        for failure in untold {
             tracing::warn!(store = %store.store_id, %failure, "the key's newest version is not followed");
         }
     }
 }
 
 impl State {
-    /// The record from which on a rotation is to be started now; whoever asks starts it.
-    pub(super) fn take_rotation(&mut self) -> Option<u64> {
-        if self.versions.rotating {
+    /// The record from which on a rotation of a party's key is to be started now; whoever asks starts it.
+    pub(super) fn take_rotation(&mut self) -> Option<(Party, u64)> {
+        if self.versions.iter().any(|versions| versions.rotating) {
             return None;
         }
-        let wanted = self.versions.wanted.take()?;
-        self.versions.rotating = true;
-        Some(wanted)
+        let (party, versions) =
+            Party::ALL.into_iter().zip(&mut self.versions).find(|(_, versions)| versions.wanted.is_some())?;
+        let wanted = versions.wanted.take()?;
+        versions.rotating = true;
+        Some((party, wanted))
+    }
+
+    /// What was heard of each party's key.
+    pub(super) fn heard(&mut self, parts: &Parts, keys: &mut Unlocked, now: Now) {
+        let parties = keys.described.len();
+        self.keks.resize(parties, None);
+        self.versions.resize_with(parties, Versions::default);
+        for (number, party) in Party::ALL.into_iter().enumerate().take(parties) {
+            // Where there was no answer now, what was said of the same key before still holds.
+            let known = self.keks[number].take().filter(|kek| keys.opened_by[number] == kek.key.to_string());
+            self.keks[number] = keys.described[number].in_use.clone().or(known);
+            if let Some(newest) = keys.described[number].newest.take() {
+                self.versions[number].heard(parts, keys, party, newest, self.keks[number].as_ref(), now);
+            }
+        }
     }
 }
 
 /// Rotates to the newest version. A task of its own: renewals go on meanwhile.
-pub(super) async fn follow(store: Arc<StoreInner>, from: u64) {
-    let followed = rotate(&store, from).await;
+pub(super) async fn follow(store: Arc<StoreInner>, party: Party, from: u64) {
+    let followed = rotate(&store, party, from).await;
     store.gate.with(&store, |state, _| {
-        state.versions.rotating = false;
+        let Some(versions) = state.versions.get_mut(party.index()) else { return };
+        versions.rotating = false;
         match followed {
             Ok(()) => {
-                state.versions.newer = None;
-                state.versions.failure = None;
+                versions.newer = None;
+                versions.failure = None;
             }
-            Err(error) => state.versions.failed(error.to_string()),
+            Err(error) => versions.failed(error.to_string()),
         }
     });
     // The keeper tells it.
     store.gate.changed.notify_one();
 }
 
-async fn rotate(store: &Arc<StoreInner>, from: u64) -> Result<()> {
+async fn rotate(store: &Arc<StoreInner>, party: Party, from: u64) -> Result<()> {
     // Nodes that were started together heard of it together.
     let (bound, mut byte) = (store.gate.revocation_bound(), [0]);
     store.parts.runtime.random().fill(&mut byte);
     let longest = (bound / 8).min(Duration::from_secs(1));
     store.parts.runtime.sleep(longest.mul_f64(f64::from(byte[0]) / 256.0)).await;
     let keys = store.gate.refresh(store).await?;
-    let (newer, in_use) =
-        store.gate.with(store, |state, _| (state.versions.newer.clone(), state.kek.clone()));
+    let (newer, in_use) = store.gate.with(store, |state, _| {
+        let newer = state.versions.get(party.index()).and_then(|versions| versions.newer.clone());
+        (newer, state.keks.get(party.index()).cloned().flatten())
+    });
     // Another node may have been faster.
     let record = &keys.view.record;
-    match newer.map(|newer| news(record, &newer.key)) {
+    match newer.map(|newer| news(record, party, &newer.key)) {
         Some(News::Newer) => {}
         Some(News::InTheMiddle) if record.number == from => {}
         _ => return Ok(()),
     }
-    let options =
-        RotateOptions { allow_unprotected_key: !is_protected(in_use.as_ref()), ..RotateOptions::default() };
+    let allow_unprotected_key = !is_protected(in_use.as_ref());
+    let options = RotateOptions { party, allow_unprotected_key, ..RotateOptions::default() };
     let rotation = Store::from_inner(Arc::clone(store)).rotate(options).await?;
     if rotation.changed {
         tracing::info!(store = %store.store_id, to = %rotation.to, "rotated to the key's newer version");

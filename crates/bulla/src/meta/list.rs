@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 
 use bulla_envelope::meta::MetaKind;
-use bulla_envelope::names::NameError;
+use bulla_envelope::names::{NameError, is_component};
 use futures::{StreamExt, TryStreamExt, stream};
 
 use super::object::Found;
@@ -38,8 +38,8 @@ impl Meta {
     /// limit; it needs memory for `limit` names. What is written meanwhile may be listed or not.
     ///
     /// # Errors
-    /// `Invalid` where `parent` is not one name shorter than the kind's paths; `Corrupt` where something is there that this
-    /// store did not write; `Revoked`, `Unavailable`, `Throttled` as everywhere.
+    /// `Invalid` where `parent` is not one name shorter than the kind's paths; `Corrupt` where an object is there whose name
+    /// this store did not seal (what has no such name is left alone); `Revoked`, `Unavailable`, `Throttled` as everywhere.
     ///
     /// # Cancel safety
     /// Cancel safe.
@@ -121,11 +121,15 @@ impl Meta {
 }
 
 impl StoreInner {
-    /// The name of the object at `key`, or `None` if it went meanwhile.
+    /// The name of the object at `key`, or `None` if it went meanwhile, or is none of anybody's: what a tool or a file manager
+    /// left must not keep a registry from listing its tags. What has the form of a name and is not ours is damage.
     async fn meta_name(&self, kind: MetaKind, directory: &str, key: String) -> Result<Option<String>> {
         let foreign = || Error::corrupt(format!("`{key}` is not a sealed name of this store"));
         let component = key.strip_prefix(directory).and_then(|rest| rest.strip_prefix('/'));
-        let component = component.ok_or_else(foreign)?;
+        let Some(component) = component.filter(|component| is_component(component)) else {
+            tracing::warn!(%key, "a foreign object among the meta objects is left alone");
+            return Ok(None);
+        };
         // Names are secrets under the lease as well.
         let keys = self.gate.secrets(self).await?;
         match keys.root.name_key(kind.name()).open_name(kind.name(), directory, component) {

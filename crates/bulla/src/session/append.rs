@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use bulla_envelope::session::{MAX_TAIL_LEN, SessionRecord};
+use bulla_envelope::session::{MAX_EXTENTS, MAX_TAIL_LEN, SessionRecord};
 use bytes::Bytes;
 
 use super::Session;
@@ -10,9 +10,6 @@ use crate::error::Result;
 use crate::extents::ExtentWriter;
 use crate::horizon::Horizon;
 use crate::sealing::{Begun, Sealing};
-
-/// How many extents a session object of at most 1 MiB has room for, beside the longest tail.
-const MAX_EXTENTS: usize = 10_000;
 
 /// A long append writes its session whenever so much came since the last time. With what is in flight and what fills an
 /// extent, no more than 64 MiB are lost with the node.

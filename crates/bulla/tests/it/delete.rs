@@ -93,6 +93,24 @@ async fn a_blob_put_after_the_delete_stays() {
     assert_eq!(get(&world.store, &put.digest).await.unwrap(), data(10));
 }
 
+/// The same bytes put again are another put's.
+#[tokio::test(start_paused = true)]
+async fn only_what_one_put_made_is_deleted() {
+    let world = World::new().await;
+    let digest = world.put(&data(10)).await.digest;
+    let first = world.store.stat(&digest).await.unwrap().put;
+    assert!(world.store.delete_put(&digest, &first).await.unwrap());
+    assert!(!world.store.delete_put(&digest, &first).await.unwrap());
+    world.put(&data(10)).await;
+    assert!(!world.store.delete_put(&digest, &first).await.unwrap());
+    let second = world.store.stat(&digest).await.unwrap().put;
+    assert_ne!(first, second);
+    // The answer to ours is lost, and then there is nothing.
+    world.script.after(Op::Update, "blobs/", move || Some(broken_connection()));
+    assert!(world.store.delete_put(&digest, &second).await.unwrap());
+    assert!(!world.store.contains(&digest).await.unwrap());
+}
+
 #[tokio::test(start_paused = true)]
 async fn delete_needs_a_live_lease() {
     let world = World::new().await;

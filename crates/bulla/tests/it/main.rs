@@ -26,4 +26,5 @@ mod rotate;
 mod session;
 mod shred;
 mod sim;
+mod two_parties;
 mod verify;

@@ -283,15 +283,25 @@ async fn an_object_that_is_moved_or_changed_is_damage_and_set_replaces_it() {
 
 // FORMAT-N1
 #[tokio::test(start_paused = true)]
-async fn a_foreign_object_among_them_is_refused_by_a_listing() {
+async fn foreign_objects_are_left_alone_and_names_that_are_not_ours_are_damage() {
     let world = World::new().await;
     let meta = world.store.meta();
     meta.set(TAG, &PATH, "one").await.unwrap();
     let key = world.only("meta").await;
-    let directory = key.rsplit_once('/').unwrap().0;
-    world.write(&format!("{directory}/mfrgg"), "x").await;
-    let error = meta.list(TAG, &PATH[..1], None, 10).await.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Corrupt);
+    let directory = key.rsplit_once('/').unwrap().0.to_owned();
+    let list = || meta.list(TAG, &PATH[..1], None, 10);
+    for name in [".DS_Store", "mfrgg", "README", "_", "_mfrgg", "sub/folder"] {
+        world.write(&format!("{directory}/{name}"), "x").await;
+        assert_eq!(list().await.unwrap().names, ["latest"], "{name}");
+    }
+    // Of the right form, as another place's would be.
+    for name in ["a".repeat(32), format!("_{}", "a".repeat(52))] {
+        let key = format!("{directory}/{name}");
+        world.write(&key, "x").await;
+        assert_eq!(list().await.unwrap_err().kind(), ErrorKind::Corrupt, "{name}");
+        world.raw.delete(&Path::from(key)).await.unwrap();
+    }
+    assert_eq!(list().await.unwrap().names, ["latest"]);
 }
 
 // FORMAT-P11

@@ -14,10 +14,10 @@ mod uploads;
 use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Duration;
 
-use bulla::kek::{DenyReason, Providers, Runtime};
+use bulla::kek::{DenyReason, Identity, Providers, Runtime};
 use bulla::{
-    Bucket, CreateOptions, Digest, Engine, ErrorKind, GcOptions, Mode, OpenOptions, PutOptions,
-    RotateOptions, Store, StoreKeyState, SweepOptions, Trust,
+    Bucket, CreateOptions, Digest, Engine, ErrorKind, GcOptions, Mode, OpenOptions, Party, PartyKey,
+    PutOptions, RotateOptions, Store, StoreKeyState, SweepOptions, Trust,
 };
 use bulla_testkit::faults::Faults;
 use bulla_testkit::provider::{Call, ServiceFaults, SimProvider, key_id};
@@ -55,30 +55,47 @@ type Model = Arc<Mutex<Vec<Known>>>;
 
 #[test]
 fn nothing_acknowledged_is_lost_and_nothing_revoked_is_read() {
-    for_each_seed(2000, async |sim| scenario(sim, Mode::Hierarchical, 0).await);
+    for_each_seed(2000, async |sim| scenario(sim, Mode::Hierarchical, 0, FIRST).await);
 }
 
 /// Nodes begin, share, abandon and go on with rewraps all the time.
 #[test]
 fn rewraps_lose_nothing() {
-    for_each_seed(150, async |sim| scenario(sim, Mode::Hierarchical, 3).await);
+    for_each_seed(150, async |sim| scenario(sim, Mode::Hierarchical, 3, FIRST).await);
 }
 
 /// Every rotation is followed by a sweep, which nodes share, abandon and go on with.
 #[test]
 fn direct_mode_loses_nothing() {
-    for_each_seed(200, async |sim| scenario(sim, Mode::Direct, 1).await);
+    for_each_seed(200, async |sim| scenario(sim, Mode::Direct, 1, FIRST).await);
+}
+
+/// Two parties' keys, each denied, given back and rotated at any time: nothing is read longer than R after either was.
+#[test]
+fn two_parties_are_needed() {
+    for_each_seed(200, async |sim| scenario(sim, Mode::Hierarchical, 1, BOTH).await);
+}
+
+/// The parties, and the names of each one's keys; the last is for the end.
+type Parties = &'static [(Party, &'static [&'static str])];
+const FIRST: Parties = &[(Party::First, &["k", "k2", "k3", "last"])];
+const BOTH: Parties = &[(Party::First, &["k", "k2", "k3", "last"]), (Party::Second, &["c", "c2", "c-last"])];
+
+fn names(parties: Parties) -> Vec<&'static str> {
+    parties.iter().flat_map(|(_, keys)| &keys[..keys.len() - 1]).copied().collect()
 }
 
 /// `rewraps`: how often nodes choose to rewrap, beside 12 other choices.
-async fn scenario(sim: &Simulation, mode: Mode, rewraps: u64) {
+async fn scenario(sim: &Simulation, mode: Mode, rewraps: u64, parties: Parties) {
     let provider = sim.provider("k");
-    for name in ["k2", "k3", "last"] {
+    for name in parties.iter().flat_map(|(_, keys)| *keys).filter(|name| **name != "k") {
         provider.new_version(name);
     }
+    let second =
+        parties.get(1).map(|(_, keys)| PartyKey { key: key_id(keys[0]), identity: Identity::System });
     let maker = sim.node("maker");
     let store = engine(&maker, &provider)
-        .create(bucket(&maker), CreateOptions { mode, ..create_options() })
+        .create(bucket(&maker), CreateOptions { mode, second, ..create_options() })
         .await
         .unwrap();
     let anchor = store.anchor();
@@ -86,18 +103,18 @@ async fn scenario(sim: &Simulation, mode: Mode, rewraps: u64) {
     let model: Model = Arc::new(Mutex::new(SIZES.iter().map(|_| Known::default()).collect()));
 
     provider.set_faults(service_faults(sim.random()), sim.random());
-    let owner = customer(sim, &provider);
-    let nodes = NODES.iter().map(|name| machine(sim, name, &provider, anchor, &model, rewraps));
+    let owner = customer(sim, &provider, parties);
+    let nodes = NODES.iter().map(|name| machine(sim, name, &provider, anchor, &model, rewraps, parties));
     futures::join!(owner, futures::future::join_all(nodes));
 
     // Everything heals.
     provider.set_faults(ServiceFaults::default(), sim.random());
     provider.set_down(false);
-    for name in ["k", "k2", "k3"] {
+    for name in names(parties) {
         provider.allow(name);
     }
     sim.sleep(Duration::from_secs(120)).await;
-    check_the_end(sim, &provider, anchor, &model).await;
+    check_the_end(sim, &provider, anchor, &model, parties).await;
 }
 
 fn service_faults(random: &SeededRandom) -> ServiceFaults {
@@ -107,7 +124,7 @@ fn service_faults(random: &SeededRandom) -> ServiceFaults {
 }
 
 /// The key's owner takes it away and gives it back; the service is down at times.
-async fn customer(sim: &Simulation, provider: &SimProvider) {
+async fn customer(sim: &Simulation, provider: &SimProvider, parties: Parties) {
     let random = sim.random();
     for _ in 0..4 {
         sim.sleep(random.duration(Duration::from_secs(90))).await;
@@ -115,7 +132,7 @@ async fn customer(sim: &Simulation, provider: &SimProvider) {
             0 => {
                 let reason =
                     *random.pick(&[DenyReason::Forbidden, DenyReason::Disabled, DenyReason::Deleted]);
-                let name = *random.pick(&["k", "k2", "k3"]);
+                let name = *random.pick(&names(parties));
                 provider.deny(name, reason);
                 sim.sleep(random.duration(Duration::from_secs(120))).await;
                 provider.allow(name);
@@ -126,7 +143,7 @@ async fn customer(sim: &Simulation, provider: &SimProvider) {
                 provider.set_down(false);
             }
             2 => {
-                provider.new_version("k2");
+                provider.new_version(if parties.len() > 1 && random.chance(500) { "c2" } else { "k2" });
             }
             _ => {}
         }
@@ -141,6 +158,7 @@ async fn machine(
     anchor: bulla::Anchor,
     model: &Model,
     rewraps: u64,
+    parties: Parties,
 ) {
     let random = Arc::clone(sim.random());
     for life in 0..3 {
@@ -155,7 +173,7 @@ async fn machine(
         let mine = provider.for_node(node.runtime());
         let work = {
             let (node, model, random) = (node.clone(), Arc::clone(model), Arc::clone(&random));
-            async move { work(&node, &mine, anchor, &model, &random, rewraps).await }
+            async move { work(&node, &mine, anchor, &model, &random, rewraps, parties).await }
         };
         if node.run(work).await.is_some() {
             return;
@@ -171,6 +189,7 @@ async fn work(
     model: &Model,
     random: &SeededRandom,
     rewraps: u64,
+    parties: Parties,
 ) {
     let engine = engine(node, provider);
     let mut opened = None;
@@ -192,9 +211,9 @@ async fn work(
             14.. => rewrap(&store).await,
             0..=2 => put(&store, model, which, None).await,
             3 => put(&store, model, which, Some((node.runtime(), random))).await,
-            4..=8 => get(&store, node, provider, model, which).await,
+            4..=8 => get(&store, node, provider, model, which, parties).await,
             9 => delete(&store, model, which).await,
-            10 => rotate(&store, random).await,
+            10 => rotate(&store, random, parties).await,
             11 | 12 => gc(&store, random).await,
             _ => {
                 let pause = random.duration(2 * R);
@@ -238,7 +257,14 @@ async fn put(store: &Store, model: &Model, which: usize, slowly: Option<(&SimRun
     }
 }
 
-async fn get(store: &Store, node: &SimNode, provider: &SimProvider, model: &Model, which: usize) {
+async fn get(
+    store: &Store,
+    node: &SimNode,
+    provider: &SimProvider,
+    model: &Model,
+    which: usize,
+    parties: Parties,
+) {
     let durable_before = model.lock().unwrap()[which].durable;
     let deletes_before = model.lock().unwrap()[which].deletes_begun;
     let read = async { store.get(&digest(which)).await?.bytes().await };
@@ -247,14 +273,18 @@ async fn get(store: &Store, node: &SimNode, provider: &SimProvider, model: &Mode
             let now = node.runtime().now();
             assert!(bytes == content(which), "other bytes than were put");
             let name = node.runtime().name();
-            let last = provider
-                .exchanges()
-                .into_iter()
-                .filter(|exchange| exchange.call == Call::Unwrap && exchange.ok && exchange.node == name)
-                .map(|exchange| exchange.sent.boot)
-                .max()
-                .expect("nothing is read before an unwrap");
-            assert!(now.boot - last < R, "read {:?} after the last unwrap was sent", now.boot - last);
+            for (party, keys) in parties {
+                let last = provider
+                    .exchanges()
+                    .into_iter()
+                    .filter(|exchange| exchange.call == Call::Unwrap && exchange.ok && exchange.node == name)
+                    .filter(|exchange| keys.contains(&&*exchange.key))
+                    .map(|exchange| exchange.sent.boot)
+                    .max()
+                    .expect("nothing is read before an unwrap");
+                let ago = now.boot - last;
+                assert!(ago < R, "read {ago:?} after the last unwrap by the {party} party's key was sent");
+            }
         }
         Err(error) if error.kind() == ErrorKind::NotFound => {
             let known = &model.lock().unwrap()[which];
@@ -285,10 +315,11 @@ async fn delete(store: &Store, model: &Model, which: usize) {
     }
 }
 
-async fn rotate(store: &Store, random: &SeededRandom) {
-    let name: &&str = random.pick(&["k", "k2", "k3"]);
+async fn rotate(store: &Store, random: &SeededRandom, parties: Parties) {
+    let (party, keys) = *random.pick(parties);
+    let name: &&str = random.pick(&keys[..keys.len() - 1]);
     let key = Some(key_id(name));
-    if let Err(error) = store.rotate(RotateOptions { key, ..RotateOptions::default() }).await {
+    if let Err(error) = store.rotate(RotateOptions { party, key, ..RotateOptions::default() }).await {
         acceptable(&error);
     }
 }
@@ -315,12 +346,21 @@ fn acceptable(error: &bulla::Error) {
     assert!(matches!(error.kind(), Revoked | Unavailable | Throttled | Conflict), "{error:?}");
 }
 
-async fn check_the_end(sim: &Simulation, provider: &SimProvider, anchor: bulla::Anchor, model: &Model) {
+async fn check_the_end(
+    sim: &Simulation,
+    provider: &SimProvider,
+    anchor: bulla::Anchor,
+    model: &Model,
+    parties: Parties,
+) {
     let node = sim.node("last");
     let store = engine(&node, provider).open(bucket(&node), pinned(anchor)).await.unwrap();
-    let to = RotateOptions { key: Some(key_id("last")), ..RotateOptions::default() };
-    assert_eq!(store.rotate(to).await.unwrap().to.name(), "last");
-    for name in ["k", "k2", "k3"] {
+    for (party, keys) in parties {
+        let last = keys[keys.len() - 1];
+        let to = RotateOptions { party: *party, key: Some(key_id(last)), ..RotateOptions::default() };
+        assert_eq!(store.rotate(to).await.unwrap().to.name(), last);
+    }
+    for name in names(parties) {
         provider.deny(name, DenyReason::Deleted);
     }
     if store.status().await.unwrap().mode == Mode::Hierarchical {
@@ -335,7 +375,7 @@ async fn check_the_end(sim: &Simulation, provider: &SimProvider, anchor: bulla::
     }
     let fresh = sim.node("fresh");
     let store = engine(&fresh, provider).open(bucket(&fresh), pinned(anchor)).await.unwrap();
-    assert_eq!(store.status().await.unwrap().keks.len(), 1);
+    assert_eq!(store.status().await.unwrap().keks.len(), parties.len());
     // Twice: the data of what the first removed, or found named, goes with the second.
     for _ in 0..2 {
         store.gc(GcOptions { grace: Some(Duration::ZERO), ..GcOptions::default() }, |_| {}).await.unwrap();

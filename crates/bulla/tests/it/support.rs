@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use bulla::kek::{Identity, KekProvider, Providers, Runtime};
 use bulla::{
-    Bucket, CreateOptions, Digest, Engine, Managed, Mode, OpenOptions, PutOptions, PutResult, RotateOptions,
-    Rotation, Store, Trust,
+    Bucket, CreateOptions, Digest, Engine, Managed, Mode, OpenOptions, PartyKey, PutOptions, PutResult,
+    RotateOptions, Rotation, Store, Trust,
 };
 use bulla_envelope::ids::StoreKeyId;
 use bulla_envelope::record::{
@@ -54,10 +54,17 @@ impl World {
         Self::made(Arc::new(InMemory::new()), change).await
     }
 
+    /// A store of two parties, whose keys are `k` and `c`.
+    pub(crate) async fn of_two_parties() -> Self {
+        Self::with(|options| options.second = Some(second("c"))).await
+    }
+
     async fn made(raw: Arc<dyn ObjectStore>, change: impl FnOnce(&mut CreateOptions)) -> Self {
         let runtime = SimRuntime::new(tokio::time::Instant::now(), 1);
         let script = ScriptedStore::new(raw.clone());
         let provider = SimProvider::new(&runtime, "k");
+        // The other party's key, where there is one.
+        provider.new_version("c");
         let engine = engine(&runtime, &provider);
         let mut options = create_options();
         change(&mut options);
@@ -227,7 +234,12 @@ pub(crate) fn create_options() -> CreateOptions {
         managed: Managed::Customer,
         revocation_bound: R,
         allow_unprotected_key: false,
+        second: None,
     }
+}
+
+pub(crate) fn second(name: &str) -> PartyKey {
+    PartyKey { key: key_id(name), identity: Identity::System }
 }
 
 pub(crate) async fn put(store: &Store, data: &[u8]) -> PutResult {

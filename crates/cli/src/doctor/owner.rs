@@ -4,8 +4,8 @@
 use bulla_kek::Scheme;
 use bulla_vault::{Permission, Vault};
 
-use super::keys::Subject;
 use super::report::Report;
+use super::subject::Subject;
 use crate::exit::{Failure, Result};
 use crate::vaults;
 

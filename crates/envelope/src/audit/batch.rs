@@ -24,7 +24,7 @@ pub const AUDIT_PREFIX: &str = "audit";
 /// The most entries of a batch.
 pub const MAX_BATCH: usize = 256;
 /// Eight decimal digits.
-const MAX_NUMBER: u64 = 99_999_999;
+pub(super) const MAX_NUMBER: u64 = 99_999_999;
 
 /// Entries that were appended together.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -7,8 +7,7 @@
 //! bulla-log 7 base64(SHA-256)            the store's newest log record at that time
 //! ```
 
-use data_encoding::BASE64;
-
+use super::base64::{self, BASE64};
 use super::note::{NoteError, PublicKey, SigningKey};
 use crate::ids::StoreId;
 
@@ -98,5 +97,5 @@ impl Checkpoint {
 }
 
 fn hash(text: &str) -> Option<[u8; 32]> {
-    BASE64.decode(text.as_bytes()).ok()?.try_into().ok()
+    base64::decode(text)?.try_into().ok()
 }

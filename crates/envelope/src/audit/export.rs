@@ -10,8 +10,7 @@
 //!
 //! It is text, so that any language verifies it in a few lines: decode, hash, compare, check one signature.
 
-use data_encoding::BASE64;
-
+use super::base64::{self, BASE64};
 use super::checkpoint::{Checkpoint, CheckpointError};
 use super::entry::Entry;
 use super::note::{PublicKey, SigningKey};
@@ -114,6 +113,11 @@ impl Export {
         Ok((Self { leaves, note }, checkpoint))
     }
 
+    /// Its entries' bytes.
+    pub(super) fn leaves(&self) -> &[Vec<u8>] {
+        &self.leaves
+    }
+
     /// The export's checkpoint, a signed note.
     #[must_use]
     pub fn note(&self) -> &str {
@@ -145,9 +149,7 @@ impl Export {
         if lines.next().is_none_or(|(title, _)| title != TITLE) {
             return Err(VerifyError::Malformed { line: 1 });
         }
-        let leaf = |(text, line): (&str, usize)| {
-            BASE64.decode(text.as_bytes()).map_err(|_| VerifyError::Malformed { line })
-        };
+        let leaf = |(text, line): (&str, usize)| base64::decode(text).ok_or(VerifyError::Malformed { line });
         Ok(Self { leaves: lines.map(leaf).collect::<Result<_, _>>()?, note: note.to_owned() })
     }
 

@@ -11,11 +11,12 @@
 use std::fmt;
 use std::str::FromStr;
 
-use data_encoding::{BASE64, HEXLOWER};
+use data_encoding::HEXLOWER;
 use ed25519_dalek::Signer;
 use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
+use super::base64::{self, BASE64};
 use crate::random::RandomSource;
 use crate::secret::Secret;
 
@@ -159,7 +160,7 @@ impl PublicKey {
         for line in lines.ok_or(NoteError::Malformed)?.split('\n') {
             let line = line.strip_prefix("\u{2014} ").ok_or(NoteError::Malformed)?;
             let (name, signature) = line.split_once(' ').ok_or(NoteError::Malformed)?;
-            let signature = BASE64.decode(signature.as_bytes()).map_err(|_| NoteError::Malformed)?;
+            let signature = base64::decode(signature).ok_or(NoteError::Malformed)?;
             let (id, signature) = signature.split_first_chunk::<4>().ok_or(NoteError::Malformed)?;
             if name != self.name || *id != self.id() {
                 continue;
@@ -189,7 +190,7 @@ fn parts(text: &str) -> Result<Parts<'_>, ParseKeyError> {
     check_name(name)?;
     let id = HEXLOWER.decode(id.as_bytes()).ok().and_then(|id| id.try_into().ok());
     let id = id.ok_or(ParseKeyError::Malformed)?;
-    let key = Zeroizing::new(BASE64.decode(key.as_bytes()).map_err(|_| ParseKeyError::Malformed)?);
+    let key = Zeroizing::new(base64::decode(key).ok_or(ParseKeyError::Malformed)?);
     match key.split_first() {
         Some((&ED25519, key)) => {
             let key = <[u8; 32]>::try_from(key).map_err(|_| ParseKeyError::Malformed)?;

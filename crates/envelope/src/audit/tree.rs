@@ -5,7 +5,13 @@
 //! ```
 
 use ct_merkle::mem_backed_tree::MemoryBackedTree;
+use ct_merkle::{InclusionProof, RootHash};
 use sha2::Sha256;
+
+use super::batch::{MAX_BATCH, MAX_NUMBER};
+
+/// As many entries as a log can have (FORMAT-T3).
+const MAX_LEAVES: u64 = MAX_NUMBER * MAX_BATCH as u64;
 
 /// The root hash of the tree over `leaves`.
 #[must_use]
@@ -27,6 +33,28 @@ pub(super) fn roots_of<'a>(
         }
     }
     (root(&tree), at_prefix)
+}
+
+/// The hashes from the sibling of leaf `index` up to the root's child: the proof that the leaf is in the tree.
+///
+/// # Panics
+/// If there is no such leaf.
+pub(super) fn path_of<'a>(leaves: impl IntoIterator<Item = &'a [u8]>, index: usize) -> Vec<[u8; 32]> {
+    let mut tree = MemoryBackedTree::<Sha256, &[u8]>::new();
+    leaves.into_iter().for_each(|leaf| tree.push(leaf));
+    let proof = tree.prove_inclusion(index);
+    proof.as_bytes().chunks_exact(32).filter_map(|hash| hash.try_into().ok()).collect()
+}
+
+/// Whether `path` proves that the tree of this root and size has this leaf at this place.
+pub(super) fn has(root: &[u8; 32], size: u64, leaf: &[u8], index: u64, path: &[[u8; 32]]) -> bool {
+    // `ct_merkle` counts inner nodes as well, up to twice as many as leaves, and panics where it can't.
+    if size > MAX_LEAVES {
+        return false;
+    }
+    let root = RootHash::<Sha256>::new((*root).into(), size);
+    let Ok(proof) = InclusionProof::try_from_bytes(path.concat()) else { return false };
+    root.verify_inclusion(&leaf, index, &proof).is_ok()
 }
 
 fn root(tree: &MemoryBackedTree<Sha256, &[u8]>) -> [u8; 32] {

@@ -1,8 +1,8 @@
-//! The rules a record obeys, FORMAT-L5 to L12: checked when it is signed and when it is decoded.
+//! The rules a record obeys, FORMAT-L5 to L13: checked when it is signed and when it is decoded.
 
 use super::{
-    KekState, LogRecord, MAX_GROUP_MEMBERS, MAX_GROUPS, MAX_KEKS, MAX_RECORD_NUMBER, MAX_ROOTS,
-    MAX_STORE_KEYS, RootEntry, RootState, StoreKeyState,
+    KekState, LogRecord, MAX_GROUP_MEMBERS, MAX_GROUPS, MAX_KEKS, MAX_OTHER_PARTIES, MAX_RECORD_NUMBER,
+    MAX_ROOTS, MAX_STORE_KEYS, Managed, Mode, RootEntry, RootState, StoreKeyState,
 };
 use crate::cbor::{InvalidRecord, require};
 use crate::envelope::{MAX_KID_LEN, MAX_TIME, all_different, check_alg, check_kek_kid, check_text};
@@ -21,16 +21,25 @@ impl LogRecord {
             (1..=MAX_REVOCATION_BOUND_MS).contains(&self.revocation_bound_ms),
             "the revocation bound is 1 ms to 366 days",
         )?;
-        require(
-            (1..=MAX_KID_LEN).contains(&self.identity.len()) && !self.identity.contains(char::is_control),
-            "an identity is 1 to 512 bytes without control characters",
-        )?;
-        check_text(&self.key_id, MAX_KID_LEN, "a key id is 1 to 512 printable ASCII characters")?;
+        check_party(&self.identity, &self.key_id)?;
+        self.check_other_parties()?;
         self.check_keks()?;
         self.check_roots()?;
         self.check_store_keys()?;
         let times = [Some(self.created), self.rotated, Some(self.written)];
         check_times(times.into_iter().flatten())
+    }
+
+    fn check_other_parties(&self) -> Result<(), InvalidRecord> {
+        require(self.other_parties.len() <= MAX_OTHER_PARTIES, "a record has at most 8 parties")?;
+        for party in &self.other_parties {
+            check_party(&party.identity, &party.key_id)?;
+        }
+        require(
+            self.other_parties.is_empty()
+                || (self.mode == Mode::Hierarchical && self.managed == Managed::Customer),
+            "only a store in hierarchical mode under its customer's KEK has several parties",
+        )
     }
 
     fn check_keks(&self) -> Result<(), InvalidRecord> {
@@ -67,6 +76,10 @@ impl LogRecord {
         for group in &root.groups {
             require((1..=MAX_GROUP_MEMBERS).contains(&group.len()), "a group has 1 to 8 members")?;
             require(
+                group.len() == 1 || group.len() == 1 + self.other_parties.len(),
+                "a group has one member, or one for each party",
+            )?;
+            require(
                 all_different(group.iter().map(|wrap| &wrap.kid)),
                 "the members of a group are under different KEKs",
             )?;
@@ -101,6 +114,14 @@ impl LogRecord {
     fn count_roots(&self, state: RootState) -> usize {
         self.roots.iter().filter(|root| root.state == state).count()
     }
+}
+
+fn check_party(identity: &str, key_id: &str) -> Result<(), InvalidRecord> {
+    require(
+        (1..=MAX_KID_LEN).contains(&identity.len()) && !identity.contains(char::is_control),
+        "an identity is 1 to 512 bytes without control characters",
+    )?;
+    check_text(key_id, MAX_KID_LEN, "a key id is 1 to 512 printable ASCII characters")
 }
 
 fn check_times(mut times: impl Iterator<Item = u64>) -> Result<(), InvalidRecord> {

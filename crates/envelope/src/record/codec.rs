@@ -3,14 +3,15 @@
 //! ```text
 //! {1: number, 2: [hash…], 3: store id, 4: mode, 5: R in ms, 6: identity, 7: key id,
 //!  8: [[kid, alg, state, since]…], 9: [[root id, state, [[[kid, alg, value]…]…], parent|null]…],
-//!  10: [[store key id, state, root id, value, since]…], 11: created, ?12: rotated, 13: managed, 14: written}
+//!  10: [[store key id, state, root id, value, since]…], 11: created, ?12: rotated, 13: managed, 14: written,
+//!  ?15: [[identity, key id]…]}
 //! ```
 
 #![deny(clippy::indexing_slicing)]
 
 use super::{
-    KekEntry, KekState, LogRecord, MAX_GROUP_MEMBERS, MAX_GROUPS, MAX_KEKS, MAX_ROOTS, MAX_STORE_KEYS,
-    Managed, Mode, RootEntry, RootState, StoreKeyEntry, StoreKeyState,
+    KekEntry, KekState, LogRecord, MAX_GROUP_MEMBERS, MAX_GROUPS, MAX_KEKS, MAX_OTHER_PARTIES, MAX_ROOTS,
+    MAX_STORE_KEYS, Managed, Mode, PartyEntry, RootEntry, RootState, StoreKeyEntry, StoreKeyState,
 };
 use crate::cbor::{DecodeError, Reader, Writer, require_canonical};
 use crate::envelope::{Wrap, read_wrap, write_wrap};
@@ -64,7 +65,8 @@ impl LogRecord {
 
     fn encode_with_capacity(&self, capacity: usize) -> Vec<u8> {
         let mut out = Writer::new(capacity);
-        out.map(13 + usize::from(self.rotated.is_some()));
+        let optional = [self.rotated.is_some(), !self.other_parties.is_empty()];
+        out.map(13 + optional.into_iter().filter(|present| *present).count());
         out.uint(1).uint(self.number);
         out.uint(2).array(self.history.len());
         for hash in &self.history {
@@ -93,6 +95,12 @@ impl LogRecord {
         }
         self.managed.write(out.uint(13));
         out.uint(14).uint(self.written);
+        if !self.other_parties.is_empty() {
+            out.uint(15).array(self.other_parties.len());
+            for party in &self.other_parties {
+                out.array(2).text(&party.identity).text(&party.key_id);
+            }
+        }
         out.finish()
     }
 
@@ -126,6 +134,11 @@ impl LogRecord {
         let managed = Managed::read(&mut input)?;
         input.key(14, "field 14")?;
         let written = input.uint("the writing time")?;
+        let other_parties = if input.optional_key(15) {
+            input.list(5, MAX_OTHER_PARTIES, "the other parties", read_party)?
+        } else {
+            Vec::new()
+        };
         input.finish()?;
         let record = Self {
             number,
@@ -142,6 +155,7 @@ impl LogRecord {
             rotated,
             managed,
             written,
+            other_parties,
         };
         record.check()?;
         require_canonical(body, &record.encode_with_capacity(body.len()))?;
@@ -162,6 +176,14 @@ fn read_kek(input: &mut Reader<'_>) -> Result<KekEntry, DecodeError> {
         alg: input.text("a KEK's alg")?.to_owned(),
         state: KekState::read(input)?,
         since: input.uint("a KEK's time")?,
+    })
+}
+
+fn read_party(input: &mut Reader<'_>) -> Result<PartyEntry, DecodeError> {
+    input.exact_array(2, "a party")?;
+    Ok(PartyEntry {
+        identity: input.text("a party's identity")?.to_owned(),
+        key_id: input.text("a party's key id")?.to_owned(),
     })
 }
 

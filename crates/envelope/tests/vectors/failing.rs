@@ -9,14 +9,15 @@ use bulla_envelope::ids::RootId;
 use serde_json::{Value, json};
 
 use super::json::hex;
-use super::{Vectors, passing, run};
+use super::{Vectors, exports, passing, run, sealed};
 use crate::samples;
 
 /// Name, step, and the vector without either.
 type Failing = (&'static str, &'static str, Value);
 
 pub(super) fn all() -> Vectors {
-    let vectors = [envelopes::all(), records::all(), names(), anchors()];
+    let vectors =
+        [envelopes::all(), records::all(), names(), anchors(), sealed::failing(), exports::failing()];
     vectors
         .into_iter()
         .flatten()

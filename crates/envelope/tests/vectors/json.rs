@@ -105,5 +105,10 @@ pub(super) fn log_record(record: &LogRecord) -> Value {
     if let Some(rotated) = record.rotated {
         value["rotated"] = rotated.into();
     }
+    if !record.other_parties.is_empty() {
+        let parties = record.other_parties.iter();
+        let parties = parties.map(|party| json!({ "identity": party.identity, "key_id": party.key_id }));
+        value["other_parties"] = parties.collect();
+    }
     value
 }

@@ -8,13 +8,20 @@ use bulla_envelope::names::{BLOB_KIND, extent_key};
 use bulla_envelope::record::{LogRecord, SignedRecord, log_key};
 use serde_json::{Value, json};
 
-use super::Vectors;
 use super::json::{self, hex};
+use super::{Vectors, exports, sealed};
 use crate::cbor_value::Cbor;
 use crate::samples;
 
 pub(super) fn all() -> Vectors {
-    let vectors = [envelopes(), records(), names(), [("derivations", derivations())].into()];
+    let vectors = [
+        envelopes(),
+        records(),
+        names(),
+        [("derivations", derivations())].into(),
+        sealed::passing(),
+        exports::passing(),
+    ];
     vectors.into_iter().flatten().map(|(name, vector)| (name.to_owned(), vector)).collect()
 }
 
@@ -138,6 +145,10 @@ fn records() -> Vec<(&'static str, Value)> {
             verifies("either KEK opens the root", &sign(samples::rotating_record())),
         ),
         ("record_two_party_group", verifies("both KEKs are needed", &sign(samples::two_party_record()))),
+        (
+            "record_second_party_joins",
+            verifies("the first party's KEK alone still opens the root", &sign(samples::joining_record())),
+        ),
         ("record_pending_root", pending),
         ("record_retiring_root", retiring),
     ]
@@ -215,6 +226,7 @@ fn derivations() -> Value {
             "EK": hex(root.envelope_key().with_dek(&dek).expose()),
             "meta key": hex(root.meta_key().expose()),
             "upload key": hex(root.upload_key().expose()),
+            "audit key": hex(root.audit_key().expose()),
             "store key wrapping key": hex(root.store_key_wrapping_key().expose()),
             "retired root wrapping key": hex(root.retired_root_wrapping_key().expose()),
         },

@@ -19,9 +19,10 @@ use bulla_envelope::secret::{Dek, Root, StoreKey};
 use serde_json::Value;
 
 use super::json::{self, hex, text, unhex, unhex_array};
+use super::{exports, sealed};
 
 /// The step that failed, and the whole error.
-type Failure = (&'static str, String);
+pub(super) type Failure = (&'static str, String);
 
 pub(crate) fn run(crypto: &'static CryptoProvider, vector: &Value) -> Result<(), Failure> {
     match text(&vector["kind"]) {
@@ -43,11 +44,13 @@ pub(crate) fn run(crypto: &'static CryptoProvider, vector: &Value) -> Result<(),
             assert!(anchor.ct_eq(&root(vector).anchor()));
             Ok(())
         }
+        "meta object" | "job" | "session" | "audit batch" => sealed::run(crypto, vector),
+        "audit export" | "audit proof" => exports::run(vector),
         other => panic!("unknown kind of vector: {other}"),
     }
 }
 
-fn at<E: Error>(step: &'static str) -> impl Fn(E) -> Failure {
+pub(super) fn at<E: Error>(step: &'static str) -> impl Fn(E) -> Failure {
     move |error| {
         let mut message = error.to_string();
         let mut source = error.source();
@@ -59,7 +62,7 @@ fn at<E: Error>(step: &'static str) -> impl Fn(E) -> Failure {
     }
 }
 
-fn root(vector: &Value) -> Root {
+pub(super) fn root(vector: &Value) -> Root {
     Root::from_slice(&unhex(&vector["root"])).unwrap()
 }
 
@@ -135,6 +138,7 @@ fn derivations(vector: &Value) {
     assert_eq!(hex(root.envelope_key().with_dek(&dek).expose()), text(&keys["EK"]));
     assert_eq!(hex(root.meta_key().expose()), text(&keys["meta key"]));
     assert_eq!(hex(root.upload_key().expose()), text(&keys["upload key"]));
+    assert_eq!(hex(root.audit_key().expose()), text(&keys["audit key"]));
     assert_eq!(hex(root.store_key_wrapping_key().expose()), text(&keys["store key wrapping key"]));
     assert_eq!(hex(root.retired_root_wrapping_key().expose()), text(&keys["retired root wrapping key"]));
     assert_eq!(root.anchor().to_string(), text(&vector["anchor"]));

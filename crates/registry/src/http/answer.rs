@@ -37,9 +37,13 @@ impl Failure {
 
     pub(super) fn into_response(self) -> Response {
         let Self { status, error, headers } = self;
-        if status.is_server_error() {
-            let engine = error.engine().map(tracing::field::debug);
-            tracing::warn!(status = status.as_u16(), code = error.code().as_str(), %error, engine, "request failed");
+        let engine = error.engine().map(tracing::field::debug);
+        let code = error.code().as_str();
+        // Why a key or bucket can't be used is told once, by the engine, and not for every request that waits for it.
+        if status == StatusCode::INTERNAL_SERVER_ERROR {
+            tracing::error!(code, %error, engine, "a request failed");
+        } else {
+            tracing::debug!(status = status.as_u16(), code, %error, engine, "a request was refused");
         }
         let mut entry = json!({ "code": error.code().as_str(), "message": error.to_string() });
         if let Some(detail) = error.detail() {

@@ -45,7 +45,9 @@ pub(super) async fn begin(call: Call, body: Body) -> Result<Response, Failure> {
         return Ok(made(&repository, &digest));
     }
     let algorithm = match query.get("digest-algorithm") {
-        Some(text) => parse_algorithm(text)?,
+        Some(text) => text.parse().map_err(|_| {
+            RegistryError::new(ErrorCode::DigestInvalid, "the algorithm of a digest is sha256 or sha512 here")
+        })?,
         None => Algorithm::Sha256,
     };
     // Who can't finish it now need not begin.
@@ -57,8 +59,7 @@ pub(super) async fn begin(call: Call, body: Body) -> Result<Response, Failure> {
 /// `…/uploads/ID`
 pub(super) async fn serve(call: Call, body: Body, method: &Method, id: &str) -> Result<Response, Failure> {
     let Call { repository, query, headers, .. } = call;
-    let id: SessionId = id.parse().map_err(|_| unknown_upload())?;
-    let announced = query.get(state::BEGIN).map(parse_algorithm).transpose()?;
+    let (id, announced) = state::parse(id).ok_or_else(unknown_upload)?;
     let upload = match (repository.upload(&id).await?, announced) {
         (Some(session), _) => Upload::Begun(Box::new(session)),
         (None, Some(algorithm)) => Upload::Announced(id, algorithm),
@@ -200,12 +201,6 @@ fn put_failure(error: RegistryError) -> Failure {
 /// 201 with where a blob is.
 fn made(repository: &Repository, digest: &Digest) -> Response {
     created(&format!("/v2/{}/blobs/{digest}", repository.name()), digest)
-}
-
-fn parse_algorithm(text: &str) -> Result<Algorithm, RegistryError> {
-    text.parse().map_err(|_| {
-        RegistryError::new(ErrorCode::DigestInvalid, "the algorithm of a digest is sha256 or sha512 here")
-    })
 }
 
 fn shutting_down() -> RegistryError {

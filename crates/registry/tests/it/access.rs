@@ -59,9 +59,14 @@ async fn users_come_with_their_password_and_readers_only_read() {
         assert_eq!(ask(method.clone(), path, alice).await, as_alice, "{method} {path}");
         assert_eq!(ask(method.clone(), path, node).await, as_node, "{method} {path}");
         assert_eq!(ask(method.clone(), path, None).await, 401, "{method} {path}");
-        for (name, password) in
-            [("alice", "n"), ("alice", ""), ("node", "päss:word"), ("nobody", "n"), ("", ""), ("alice", "päss:word ")]
-        {
+        for (name, password) in [
+            ("alice", "n"),
+            ("alice", ""),
+            ("node", "päss:word"),
+            ("nobody", "n"),
+            ("", ""),
+            ("alice", "päss:word "),
+        ] {
             assert_eq!(ask(method.clone(), path, Some((name, password))).await, 401, "{name} {password}");
         }
     }
@@ -86,9 +91,8 @@ async fn a_flood_of_guesses_is_bounded_and_does_not_keep_out_who_is_known() {
     let guesses: Vec<HeaderMap> = (0..200).map(|guess| basic("alice", &guess.to_string())).collect();
     let mut flood = Box::pin(join_all(guesses.iter().map(|guess| access.check(guess, pull))));
     // All guesses are under way, and none is answered yet.
-    let waiting = std::future::poll_fn(|context| {
-        std::task::Poll::Ready(flood.as_mut().poll(context).is_pending())
-    });
+    let waiting =
+        std::future::poll_fn(|context| std::task::Poll::Ready(flood.as_mut().poll(context).is_pending()));
     assert!(waiting.await);
     access.check(&alice, pull).await.unwrap();
     let answers = flood.await;

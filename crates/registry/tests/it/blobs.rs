@@ -75,13 +75,14 @@ async fn ranges_select_parts() {
         assert_eq!(answer.header("content-range"), Some(selected.as_str()));
         assert_eq!(answer.header("content-length"), Some(expected.len().to_string().as_str()));
     }
-    for range in [format!("bytes={size}-"), "bytes=-0".to_owned(), format!("bytes={size}-{}", size + 5)] {
+    let beyond = format!("bytes={size}-{}", size + 5);
+    for range in [format!("bytes={size}-"), "bytes=-0".to_owned(), beyond, "bytes=5-2".to_owned()] {
         let answer = client.send("GET", &path, &[("Range", &range)], b"").await;
         answer.assert_error(416, "RANGE_INVALID");
         assert_eq!(answer.header("content-range"), Some(format!("bytes */{size}").as_str()));
     }
     // What is no single range of bytes is not looked at.
-    for range in ["bytes=0-1,3-4", "items=0-1", "bytes=5-2", "bytes=x"] {
+    for range in ["bytes=0-1,3-4", "items=0-1", "bytes=x"] {
         let answer = client.send("GET", &path, &[("Range", range)], b"").await.assert_status(200);
         assert_eq!(answer.body.len(), size, "{range}");
     }

@@ -16,6 +16,25 @@ fn files(dir: &Path) -> Vec<PathBuf> {
 }
 
 #[tokio::test]
+async fn what_is_damaged_is_repaired_by_pushing_it_again() {
+    let (world, node) = Node::alone().await;
+    node.client.push_image("app", "v1", b"a layer").await;
+    let layer = crate::client::sha256(b"a layer");
+    let damaged = [files(&world.bucket().join("meta")), files(&world.bucket().join("blobs"))].concat();
+    for path in damaged {
+        let mut content = fs::read(&path).unwrap();
+        *content.last_mut().unwrap() ^= 1;
+        fs::write(&path, content).unwrap();
+    }
+    let client = Node::start(&world).await;
+    client.client.head(&format!("/v2/app/blobs/{layer}")).await.assert_status(404);
+    client.client.get("/v2/app/manifests/v1").await.assert_error(500, "UNKNOWN");
+    client.client.push_image("app", "v1", b"a layer").await;
+    client.client.get("/v2/app/manifests/v1").await.assert_status(200);
+    assert_eq!(client.client.get(&format!("/v2/app/blobs/{layer}")).await.body, b"a layer");
+}
+
+#[tokio::test]
 async fn no_name_is_readable() {
     let (world, node) = Node::alone().await;
     let client = node.client;

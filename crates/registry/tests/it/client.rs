@@ -195,10 +195,9 @@ impl Client {
     }
 }
 
-/// Where an upload ends: its location may have parameters.
+/// Where an upload ends.
 pub(crate) fn ending(location: &str, digest: impl std::fmt::Display) -> String {
-    let sign = if location.contains('?') { '&' } else { '?' };
-    format!("{location}{sign}digest={digest}")
+    format!("{location}?digest={digest}")
 }
 
 pub(crate) fn sha256(data: &[u8]) -> Digest {

@@ -7,8 +7,11 @@ mod access;
 mod blobs;
 mod bucket;
 mod client;
+mod collect;
+mod conformance;
 mod discovery;
 mod hostile;
+mod lazy;
 mod manifests;
 mod model;
 mod mount;
@@ -19,6 +22,7 @@ mod revoked;
 mod served;
 #[cfg(feature = "aws-lc")]
 mod server;
+mod sim;
 mod support;
 #[cfg(feature = "aws-lc")]
 mod tokens;

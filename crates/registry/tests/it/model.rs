@@ -17,17 +17,17 @@ use tokio::time::Instant;
 
 use crate::client::{OCI_MANIFEST, sha256};
 
-const HOUR: Duration = Duration::from_secs(60 * 60);
+pub(crate) const HOUR: Duration = Duration::from_secs(60 * 60);
 
-struct World {
+pub(crate) struct World {
     script: ScriptedStore,
     runtime: SimRuntime,
-    registry: Registry,
+    pub(crate) registry: Registry,
 }
 
 impl World {
     /// A registry whose gc's grace is a day.
-    async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         let start = Instant::now();
         let runtime = SimRuntime::new(start, 1);
         let bucket = SimBucket::new(start, false);
@@ -46,6 +46,7 @@ impl World {
             managed: Managed::Customer,
             revocation_bound: Duration::from_secs(60),
             allow_unprotected_key: false,
+            second: None,
         };
         let bucket = Bucket::from_object_store(Arc::new(script.clone()), "").unwrap();
         let store = engine.create(bucket, options).await.unwrap();
@@ -54,7 +55,7 @@ impl World {
         Self { script, runtime, registry }
     }
 
-    fn repository(&self, name: &str) -> Repository {
+    pub(crate) fn repository(&self, name: &str) -> Repository {
         self.registry.repository(name.parse().unwrap())
     }
 
@@ -70,7 +71,7 @@ impl World {
     }
 }
 
-async fn push(repository: &Repository, data: &'static [u8]) -> Digest {
+pub(crate) async fn push(repository: &Repository, data: &'static [u8]) -> Digest {
     let digest = sha256(data);
     repository.put_blob_bytes(&digest, data).await.unwrap();
     digest
@@ -181,8 +182,7 @@ async fn a_manifest_keeps_what_it_needs() {
     tokio::time::sleep(13 * HOUR).await;
     world.script.take_requests();
     app.put_manifest(manifest(&layer)).await.unwrap();
-    // The config and the layer are one blob here: it is looked for twice, and of two touches one is the other's.
-    assert!((1..=2).contains(&world.written(LINK)));
+    assert_eq!(world.written(LINK), 1);
     let index = serde_json::json!({
         "schemaVersion": 2, "mediaType": crate::client::OCI_INDEX,
         "manifests": [{"mediaType": OCI_MANIFEST, "digest": put.digest.to_string(), "size": 1}],
@@ -210,7 +210,7 @@ async fn a_manifest_put_that_took_too_long_looks_again() {
     app.put_manifest(manifest(&layer)).await.unwrap();
     let requests = world.script.take_requests();
     let looked = requests.iter().filter(|(op, key)| *op == Op::Get && key.contains("/link/")).count();
-    assert_eq!(looked, 4, "config and layer, twice");
+    assert_eq!(looked, 2);
     // And where it is gone by then, nothing is acknowledged, and no tag is moved.
     let other = world.repository("other");
     let layer = push(&other, b"layer").await;
@@ -253,10 +253,9 @@ async fn a_blob_that_gc_removes_is_not_reused() {
     let layer = push(&app, b"layer").await;
     let (store, name) = (world.registry.store(), layer.to_string());
     let meta = store.meta();
-    let deleting = br#"{"state":"deleting"}"#.as_slice();
+    let put = store.stat(&layer).await.unwrap().put;
+    let deleting = serde_json::json!({"state": "deleting", "put": put.to_string()}).to_string();
     let MetaWrite::Done(version) = meta.create(PIN, &[&name], deleting).await.unwrap() else { panic!() };
-    let error = other.mount_blob(&layer, Some(app.name())).await.unwrap_err();
-    assert_eq!(error.code(), ErrorCode::Unavailable, "{error}");
     let (mounted, ()) = tokio::join!(other.mount_blob(&layer, Some(app.name())), async {
         tokio::time::sleep(Duration::from_secs(1)).await;
         store.delete(&layer).await.unwrap();
@@ -267,5 +266,24 @@ async fn a_blob_that_gc_removes_is_not_reused() {
     // A link to what is gone is no blob either, so that clients push it again.
     assert!(app.stat_blob(&layer).await.unwrap().is_none());
     push(&other, b"layer").await;
+    assert!(other.stat_blob(&layer).await.unwrap().is_some());
+}
+
+/// A gc that died while it was at a blob holds nobody up: who wants the blob finishes it, and whatever the gc does when it
+/// wakes up is without effect on what is put then. FORMAT-R5
+#[tokio::test(start_paused = true)]
+async fn a_gc_that_died_is_finished_by_who_wants_the_blob() {
+    let world = World::new().await;
+    let (app, other) = (world.repository("app"), world.repository("other"));
+    let layer = push(&app, b"layer").await;
+    let (store, name) = (world.registry.store(), layer.to_string());
+    let put = store.stat(&layer).await.unwrap().put;
+    let deleting = serde_json::json!({"state": "deleting", "put": put.to_string()}).to_string();
+    assert!(store.meta().create(PIN, &[&name], deleting).await.unwrap().is_done());
+    assert_eq!(push(&other, b"layer").await, layer);
+    assert!(other.stat_blob(&layer).await.unwrap().is_some());
+    let pin = store.meta().get(PIN, &[&name]).await.unwrap();
+    assert!(pin.is_none_or(|pin| pin.payload.as_ref() == br#"{"state":"kept"}"#));
+    assert!(!store.delete_put(&layer, &put).await.unwrap(), "that one is gone");
     assert!(other.stat_blob(&layer).await.unwrap().is_some());
 }

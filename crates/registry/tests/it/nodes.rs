@@ -28,6 +28,36 @@ async fn an_upload_goes_on_at_another_node() {
     assert_eq!(b.client.get(put.assert_status(201).location()).await.body, bytes);
 }
 
+/// A client that does not wait for an answer and asks another node: one of the two is heard.
+#[tokio::test]
+async fn the_same_chunk_at_two_nodes_is_appended_once() {
+    let world = World::new().await;
+    let (a, b) = (Node::start(&world).await, Node::start(&world).await);
+    for announced in [true, false] {
+        let bytes = data(3 * MIB + usize::from(announced));
+        let mut location = a.client.begin("app").await;
+        if !announced {
+            let patch = a.client.send("PATCH", &location, &[("Content-Range", "0-9")], &bytes[..10]).await;
+            location = patch.assert_status(202).location().to_owned();
+        }
+        let at = if announced { 0 } else { 10 };
+        let range = format!("{at}-{}", bytes.len() - 1);
+        let headers = [("Content-Range", range.as_str())];
+        let (x, y) = tokio::join!(
+            a.client.send("PATCH", &location, &headers, &bytes[at..]),
+            b.client.send("PATCH", &location, &headers, &bytes[at..]),
+        );
+        let mut statuses = [x.status, y.status];
+        statuses.sort_unstable();
+        assert_eq!(statuses, [202, 416]);
+        for answer in [x, y] {
+            assert_eq!(answer.header("range"), Some(format!("0-{}", bytes.len() - 1).as_str()));
+        }
+        let put = b.client.send("PUT", &ending(&location, sha256(&bytes)), &[], b"").await;
+        assert_eq!(a.client.get(put.assert_status(201).location()).await.body, bytes);
+    }
+}
+
 #[tokio::test]
 async fn what_one_pushed_the_others_serve() {
     let world = World::new().await;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::client::{Answer, data, ending, sha256};
-use crate::support::Node;
+use crate::support::{Node, World};
 
 /// Asks until the answer is as wanted: R and the next probe are in real time here.
 async fn until(mut ask: impl AsyncFnMut() -> Answer, wanted: impl Fn(&Answer) -> bool) -> Answer {
@@ -19,7 +19,8 @@ async fn until(mut ask: impl AsyncFnMut() -> Answer, wanted: impl Fn(&Answer) ->
 
 #[tokio::test]
 async fn revoked_is_503_and_restored_heals() {
-    let (world, node) = Node::alone().await;
+    let world = World::revocable().await;
+    let node = Node::start(&world).await;
     let client = node.client;
     let digest = client.push_image("app", "v1", b"a layer").await;
     let blob = client.push_blob("app", b"a layer").await;

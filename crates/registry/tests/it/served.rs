@@ -16,9 +16,7 @@ use bulla::{CreateOptions, Engine, Managed, Mode, Store, StoreUrl};
 use bulla_kek::{Identity, KeyKind, Providers};
 use bulla_registry::access::{Access, Action, Needs, Refused};
 use bulla_registry::server::{Server, ServerOptions, Service, TlsFiles};
-use bulla_vault::{
-    CreateKey, CreateVault, Passphrase, PassphraseCost, Permission, Vault, VaultProvider,
-};
+use bulla_vault::{CreateKey, CreateVault, Passphrase, PassphraseCost, Permission, Vault, VaultProvider};
 use reqwest::{Certificate, Client};
 use tempfile::TempDir;
 use tokio::sync::oneshot;
@@ -50,6 +48,7 @@ impl World {
             managed: Managed::Customer,
             revocation_bound: R,
             allow_unprotected_key: false,
+            second: None,
         };
         let url = StoreUrl::parse(&folder.path().join("store").display().to_string()).unwrap();
         let engine = Engine::builder().providers(providers).build();

@@ -58,7 +58,10 @@ async fn others_need_credentials_and_tls_unless_an_operator_says_otherwise() {
         let error = bind(listen, &Open, Some(&tls), false).await.unwrap_err();
         assert!(matches!(error, ServerError::Open(_)) && error.to_string().contains("--htpasswd"), "{error}");
         let error = bind(listen, &users, None, false).await.unwrap_err();
-        assert!(matches!(error, ServerError::Plain(_)) && error.to_string().contains("--tls-cert"), "{error}");
+        assert!(
+            matches!(error, ServerError::Plain(_)) && error.to_string().contains("--tls-cert"),
+            "{error}"
+        );
     }
     bind("0.0.0.0:0", &users, Some(&tls), false).await.unwrap();
     bind("0.0.0.0:0", &Open, None, true).await.unwrap();
@@ -142,7 +145,9 @@ async fn heads_and_bodies_that_do_not_come_are_cut_off() {
 
     // Silence after the first bytes.
     let mut half = TcpStream::connect(served.address).await.unwrap();
-    half.write_all(b"PUT /v2/a/blobs/uploads/x HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\nhalf").await.unwrap();
+    half.write_all(b"PUT /v2/a/blobs/uploads/x HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\nhalf")
+        .await
+        .unwrap();
     let mut answer = String::new();
     half.read_to_string(&mut answer).await.unwrap();
     assert!(answer.starts_with("HTTP/1.1 408"), "{answer}");
@@ -263,7 +268,8 @@ async fn uploads_wait_for_a_place_and_then_are_told_to_come_back() {
     served.service.open(world.store.clone(), router);
     let send = async |method: &str, path: &str| {
         let mut client = TcpStream::connect(served.address).await.unwrap();
-        let head = format!("{method} {path} HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+        let head =
+            format!("{method} {path} HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
         client.write_all(head.as_bytes()).await.unwrap();
         client
     };
@@ -366,7 +372,10 @@ async fn numbers_name_nothing_and_are_for_operators() {
     }
     assert!(!text.to_lowercase().contains("secret") && !text.contains("hidden"), "{text}");
     // On the registry's address the path is nothing special, and nothing else is on the operators'.
-    assert_eq!(client.get(format!("{}/metrics", served.url)).send().await.unwrap().text().await.unwrap(), "0");
+    assert_eq!(
+        client.get(format!("{}/metrics", served.url)).send().await.unwrap().text().await.unwrap(),
+        "0"
+    );
     assert_eq!(client.get(format!("{admin}/healthz")).send().await.unwrap().status(), 200);
     assert_eq!(client.get(format!("{admin}/readyz")).send().await.unwrap().status(), 200);
     assert_eq!(client.get(format!("{admin}/v2/")).send().await.unwrap().status(), 404);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bulla::kek::{Identity, KeyKind, Providers};
-use bulla::{CreateOptions, Engine, Managed, Mode, OpenOptions, Store, StoreUrl, Trust};
+use bulla::{Bucket, CreateOptions, Engine, Managed, Mode, OpenOptions, Store, StoreUrl, Trust};
 use bulla_registry::access::{Access, Open};
 use bulla_registry::{Registry, RegistryOptions, http};
 use bulla_vault::{CreateKey, CreateVault, Passphrase, PassphraseCost, Permission, Vault, VaultProvider};
@@ -15,8 +15,11 @@ use tokio::task::JoinHandle;
 
 use crate::client::Client;
 
-/// R in these tests: short, so that what is withdrawn is noticed soon.
-const R: Duration = Duration::from_millis(400);
+/// R where the key stays: a loaded machine has time to renew.
+const R: Duration = Duration::from_secs(5);
+
+/// R where it is withdrawn: short, so that this is noticed soon.
+const SHORT: Duration = Duration::from_millis(400);
 
 /// A store and its key's owner.
 pub(crate) struct World {
@@ -34,7 +37,26 @@ pub(crate) struct Node {
 
 impl World {
     pub(crate) async fn new() -> Self {
+        Self::with_bound(R).await
+    }
+
+    /// One whose key is going to be withdrawn.
+    pub(crate) async fn revocable() -> Self {
+        Self::with_bound(SHORT).await
+    }
+
+    async fn with_bound(revocation_bound: Duration) -> Self {
         let folder = tempfile::tempdir().unwrap();
+        let bucket = place(&folder).connect(true).unwrap();
+        Self::make(folder, bucket, revocation_bound).await
+    }
+
+    /// One whose store is in this bucket.
+    pub(crate) async fn over(bucket: Bucket) -> Self {
+        Self::make(tempfile::tempdir().unwrap(), bucket, R).await
+    }
+
+    async fn make(folder: TempDir, bucket: Bucket, revocation_bound: Duration) -> Self {
         let create =
             CreateVault { cost: PassphraseCost::MINIMAL, ..CreateVault::new(Passphrase::new("open sesame")) };
         let vault = Vault::create(folder.path().join("vault"), create).unwrap();
@@ -46,18 +68,23 @@ impl World {
             key: vault.key_id("registry", None).unwrap(),
             identity: identity.clone(),
             managed: Managed::Customer,
-            revocation_bound: R,
+            revocation_bound,
             allow_unprotected_key: false,
+            second: None,
         };
-        let place = place(&folder);
-        let store = engine(&vault).create(place.connect(true).unwrap(), options).await.unwrap();
+        let store = engine(&vault).create(bucket, options).await.unwrap();
         Self { folder, vault, identity, store }
     }
 
     /// Another process over the same folder.
     pub(crate) async fn open(&self) -> Store {
+        self.open_at(place(&self.folder).connect(false).unwrap()).await
+    }
+
+    /// Another process over the bucket that it was made in.
+    pub(crate) async fn open_at(&self, bucket: Bucket) -> Store {
         let options = OpenOptions { trust: Trust::Anchor(self.store.anchor()), floor: None };
-        engine(&self.vault).open(place(&self.folder).connect(false).unwrap(), options).await.unwrap()
+        engine(&self.vault).open(bucket, options).await.unwrap()
     }
 
     pub(crate) fn bucket(&self) -> PathBuf {

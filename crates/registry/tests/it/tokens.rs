@@ -144,8 +144,14 @@ async fn a_token_allows_what_it_says_and_the_challenge_says_what_is_missing() {
         (json!([repository("a/b", &[])]), [false, false, false, false]),
         (json!([repository("a", &["*"]), repository("a/b/c", &["*"])]), [false, false, false, false]),
         (json!([{ "type": "registry", "name": "catalog", "actions": ["*"] }]), [false, false, false, true]),
-        (json!([{ "type": "registry", "name": "catalog", "actions": ["pull"] }]), [false, false, false, false]),
-        (json!([{ "type": "repository", "name": "catalog", "actions": ["*"] }]), [false, false, false, false]),
+        (
+            json!([{ "type": "registry", "name": "catalog", "actions": ["pull"] }]),
+            [false, false, false, false],
+        ),
+        (
+            json!([{ "type": "repository", "name": "catalog", "actions": ["*"] }]),
+            [false, false, false, false],
+        ),
         (json!([{ "type": "registry", "name": "a/b", "actions": ["*"] }]), [false, false, false, false]),
     ] {
         let token = signer.sign(&claims(grants.clone()));
@@ -213,7 +219,9 @@ async fn the_key_decides_the_algorithm() {
         // None, and what a public key makes when it is taken for a secret.
         let (_, rest) = good.split_once('.').unwrap();
         let (body, signature) = rest.rsplit_once('.').unwrap();
-        for (alg, signature) in [("none", ""), ("None", ""), ("none", signature), ("RS512", signature), ("", signature)] {
+        for (alg, signature) in
+            [("none", ""), ("None", ""), ("none", signature), ("RS512", signature), ("", signature)]
+        {
             let header = BASE64URL_NOPAD.encode(json!({ "typ": "JWT", "alg": alg }).to_string().as_bytes());
             assert!(!asked.holds(&format!("{header}.{body}.{signature}")).await, "{alg}");
         }

@@ -10,7 +10,7 @@ use crate::cbor_value::Cbor;
 use crate::samples;
 
 pub(super) fn all() -> Vec<Failing> {
-    [frames(), macs(), states(), keks_and_store_keys(), roots()].concat()
+    [frames(), macs(), states(), keks_and_store_keys(), parties(), roots()].concat()
 }
 
 fn object(record: &LogRecord) -> Vec<u8> {
@@ -77,7 +77,7 @@ fn frames() -> Vec<Failing> {
             }),
         ),
         ("record_body_keys_not_ascending", first("2 before 1", |body| body.entries().swap(0, 1))),
-        ("record_body_unknown_key", first("key 15", |body| body.entries().push((15, Cbor::Null)))),
+        ("record_body_unknown_key", first("key 16", |body| body.entries().push((16, Cbor::Null)))),
         ("record_body_no_identity", first("key 6 is missing", |body| drop(body.entries().remove(5)))),
     ])
 }
@@ -185,6 +185,27 @@ fn keks_and_store_keys() -> Vec<Failing> {
     ])
 }
 
+// FORMAT-L6, FORMAT-L13
+fn parties() -> Vec<Failing> {
+    let two = samples::two_party_record;
+    let party = |identity: &str, key: &str| Cbor::Array(vec![Cbor::text(identity), Cbor::text(key)]);
+    let many = |count| set(15, Cbor::Array(vec![party("escrow", "k"); count]));
+    decode(vec![
+        ("record_other_parties_none", edited(&two(), "an empty list", many(0))),
+        ("record_nine_parties", edited(&two(), "eight others", many(8))),
+        ("record_party_identity_empty", edited(&two(), "nobody", element(15, 0, 0, Cbor::text("")))),
+        (
+            "record_party_key_id_with_space",
+            edited(&two(), "not printable", element(15, 0, 1, Cbor::text("a key"))),
+        ),
+        ("record_two_parties_direct", edited(&two(), "a KEK wraps each DEK: which?", set(4, Cbor::Uint(1)))),
+        (
+            "record_two_parties_service_managed",
+            edited(&two(), "the service is no party", set(13, Cbor::Uint(0))),
+        ),
+    ])
+}
+
 // FORMAT-L8, FORMAT-L9, FORMAT-L10
 fn roots() -> Vec<Failing> {
     let retiring = samples::retiring_record;
@@ -253,6 +274,19 @@ fn roots() -> Vec<Failing> {
                     *group = vec![wrap; 9];
                 }),
             ),
+        ),
+        (
+            "record_group_of_two_and_one_party",
+            edited(&samples::two_party_record(), "whose is the second member?", |body| {
+                drop(body.entries().pop())
+            }),
+        ),
+        (
+            "record_group_of_two_and_three_parties",
+            edited(&samples::two_party_record(), "one could be left out", |body: &mut Cbor| {
+                let parties = body.field(15).items_mut();
+                parties.push(parties[0].clone());
+            }),
         ),
         (
             "record_root_wrapped_by_unlisted_kek",

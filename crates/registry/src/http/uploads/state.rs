@@ -1,8 +1,13 @@
 //! How far an upload is, as its headers say.
 //!
-//! An upload is announced by POST and is in no bucket before something comes, because most clients send everything in the
-//! request after it. Until then its `Location` says how it begins; the name in it is the same on all nodes, so that a
-//! client whose first PATCH broke off finds what was saved of it.
+//! ```text
+//! …/uploads/ID-sha256   announced by POST: in no bucket before something comes
+//! …/uploads/ID          begun
+//! ```
+//!
+//! Most clients send everything in the request after POST, and then nothing was written for nothing. The name is the same
+//! in both forms and on all nodes, so that a client whose first PATCH broke off finds what was saved of it. The algorithm is
+//! in the path, because some clients lose a query.
 
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::Response;
@@ -12,9 +17,6 @@ use super::super::answer::{Failure, empty, value};
 use crate::error::{ErrorCode, RegistryError};
 use crate::registry::Repository;
 
-/// The parameter of an announced upload's location: the algorithm of its digest.
-pub(super) const BEGIN: &str = "begin";
-
 const UPLOAD_ID: HeaderName = HeaderName::from_static("docker-upload-uuid");
 
 /// An upload that a request is about.
@@ -23,6 +25,14 @@ pub(super) enum Upload {
     Announced(SessionId, Algorithm),
     /// In the bucket.
     Begun(Box<Session>),
+}
+
+/// The name of an upload, and the algorithm that it was announced with.
+pub(super) fn parse(segment: &str) -> Option<(SessionId, Option<Algorithm>)> {
+    match segment.split_once('-') {
+        Some((id, algorithm)) => Some((id.parse().ok()?, Some(algorithm.parse().ok()?))),
+        None => Some((segment.parse().ok()?, None)),
+    }
 }
 
 impl Upload {
@@ -58,14 +68,14 @@ impl Upload {
     }
 
     fn headers(&self, repository: &Repository) -> [(HeaderName, HeaderValue); 3] {
-        let (id, query) = match self {
-            Self::Announced(id, algorithm) => (id, format!("?{BEGIN}={algorithm}")),
+        let (id, announced) = match self {
+            Self::Announced(id, algorithm) => (id, format!("-{algorithm}")),
             Self::Begun(session) => (session.id(), String::new()),
         };
         // Docker's form, where no byte and the first byte look alike.
         let last = self.offset().saturating_sub(1);
         [
-            (header::LOCATION, value(&format!("/v2/{}/blobs/uploads/{id}{query}", repository.name()))),
+            (header::LOCATION, value(&format!("/v2/{}/blobs/uploads/{id}{announced}", repository.name()))),
             (header::RANGE, value(&format!("0-{last}"))),
             (UPLOAD_ID, value(&id.to_string())),
         ]

@@ -1,0 +1,272 @@
+//! Gc of a registry: what no tag, no manifest and no recent push needs goes.
+//!
+//! ```text
+//! T := the bucket's clock − grace
+//! blobs older than T
+//! each repository:  links, manifests with their versions    candidates are older than T
+//!                   then tags, then manifests again         what they need is marked
+//!                   unmarked candidates                     removed, if they are still as they were read
+//! blobs that no repository links                            pin condemned ─► no link anywhere, again
+//!                                                           ─► pin deleting ─► delete ─► pin gone
+//! ```
+//!
+//! Nothing waits, and no clock counts but the bucket's. Who relies on something that is there writes it again if it is older
+//! than half of the grace, and is done within a quarter of it; so either its version is another one than gc read, and gc's
+//! removal fails, or it was done before gc read it as old, and gc's marking, which comes later, sees what it was for.
+//! [`crate::pins`] says the same of blobs, which all repositories share.
+//!
+//! Killed anywhere and run again, it does what is left; several may run at once.
+
+mod blobs;
+mod manifests;
+mod repository;
+
+use std::collections::HashSet;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use bulla::{Digest, ErrorKind, MetaEntry, MetaKind, MetaVersion, MetaWrite, Tally};
+use futures::{StreamExt, TryStreamExt, stream};
+
+use crate::error::{ErrorCode, RegistryError, Result};
+use crate::registry::Registry;
+
+/// Meta objects listed, and then read, in one go.
+const PAGE: usize = 1000;
+
+/// Requests at once.
+const REQUESTS: usize = 16;
+
+/// How many damaged objects a report names.
+const NAMES: usize = 20;
+
+/// What a gc removes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CollectOptions {
+    /// Manifests without a tag go once they were neither pushed, nor looked for, nor untagged for so long, but never before
+    /// the grace; those that an index or a subject keeps stay. `None`: they all stay.
+    pub untagged_after: Option<Duration>,
+    /// Find out what would be removed, and change nothing. This machine's clock stands in for the bucket's.
+    pub dry_run: bool,
+}
+
+/// What a gc did or, in a dry run, would do.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CollectReport {
+    /// Repositories there are.
+    pub repositories: u64,
+    /// Manifests that stay.
+    pub manifests: u64,
+    /// Manifests that went.
+    pub removed_manifests: u64,
+    /// Links that stay: blobs, counted once per repository.
+    pub links: u64,
+    /// Links that went.
+    pub removed_links: u64,
+    /// Blobs that went, because no repository has them any more. Their data goes with [`bulla::Store::gc`].
+    pub removed_blobs: Tally,
+    /// Blobs that no repository has, and that somebody used within the grace.
+    pub too_young: u64,
+    /// What can't be read, so that what it needs is unknown: nothing else of its repository was removed, and no blob.
+    pub damaged: u64,
+    /// The first of it.
+    pub damaged_names: Vec<String>,
+}
+
+/// How far a gc is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum CollectProgress {
+    /// It has listed so many blobs.
+    Listing(u64),
+    /// It has been through so many repositories.
+    Repositories(u64),
+    /// It has been through so many blobs that no repository has.
+    Blobs(u64),
+}
+
+impl Registry {
+    /// Removes what nobody needs any more: links without a manifest, untagged manifests if the options say so, and blobs that
+    /// no repository has. Pushes and pulls go on throughout; several may run at once. The bytes go with the engine's
+    /// [`gc`](bulla::Store::gc) after it. Takes about a hundred bytes of memory for every blob that is older than the grace.
+    ///
+    /// # Errors
+    /// `UNAVAILABLE` where key or bucket can't be used now. Whatever the error, running it again is safe.
+    ///
+    /// # Cancel safety
+    /// A dropped gc has removed a part of what it would: run it again.
+    pub async fn collect(
+        &self,
+        options: &CollectOptions,
+        progress: &(dyn Fn(CollectProgress) + Send + Sync),
+    ) -> Result<CollectReport> {
+        let now = if options.dry_run {
+            UNIX_EPOCH + Duration::from_millis(self.store().runtime().now().unix_ms())
+        } else {
+            self.store().bucket_time().await?
+        };
+        let grace = self.options().grace;
+        let before = |age: Duration| now.checked_sub(age).unwrap_or(UNIX_EPOCH);
+        let mut run = Run {
+            registry: self.clone(),
+            before: before(grace),
+            untagged_before: options.untagged_after.map(|age| before(age.max(grace))),
+            dry_run: options.dry_run,
+            progress,
+            blobs_done: 0,
+            report: CollectReport::default(),
+        };
+        let mut unneeded = run.old_blobs().await?;
+        let mut repositories = Listing::new(self, crate::facts::REPOSITORY, &[]);
+        while let Some(page) = repositories.names().await? {
+            for name in page {
+                let name = name.parse().map_err(|_| RegistryError::damaged("a repository's name"))?;
+                run.repository(name, &mut unneeded).await?;
+                run.report.repositories += 1;
+                progress(CollectProgress::Repositories(run.report.repositories));
+            }
+        }
+        if run.report.damaged > 0 {
+            return Ok(run.report);
+        }
+        run.blobs(unneeded).await?;
+        Ok(run.report)
+    }
+
+    /// [`collect`](Self::collect) and the engine's gc, again and again, the first after `every`; a failure is logged, and the
+    /// next goes on from there. Never returns.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn collect_every(&self, every: Duration, options: CollectOptions) {
+        loop {
+            self.store().runtime().sleep(every).await;
+            match self.collect(&options, &|_| {}).await {
+                Ok(report) if report.damaged > 0 => {
+                    tracing::error!(?report, "gc: what is damaged keeps all blobs")
+                }
+                Ok(report) => tracing::info!(?report, "gc of the registry"),
+                Err(error) => {
+                    tracing::warn!(%error, "gc of the registry");
+                    continue;
+                }
+            }
+            match self.store().gc(bulla::GcOptions::default(), |_| {}).await {
+                Ok(report) => tracing::info!(?report, "gc of the store"),
+                Err(error) => tracing::warn!(%error, "gc of the store"),
+            }
+        }
+    }
+}
+
+struct Run<'a> {
+    registry: Registry,
+    /// What was written after this stays.
+    before: SystemTime,
+    /// And manifests without a tag that were written after this; `None`: all of them.
+    untagged_before: Option<SystemTime>,
+    dry_run: bool,
+    progress: &'a (dyn Fn(CollectProgress) + Send + Sync),
+    blobs_done: u64,
+    report: CollectReport,
+}
+
+impl Run<'_> {
+    async fn old_blobs(&self) -> Result<HashSet<Digest>> {
+        let mut old = HashSet::new();
+        let mut blobs = self.registry.store().list();
+        let mut seen = 0;
+        while let Some(blob) = blobs.try_next().await? {
+            seen += 1;
+            (self.progress)(CollectProgress::Listing(seen));
+            if blob.modified <= self.before {
+                old.insert(blob.digest);
+            }
+        }
+        Ok(old)
+    }
+
+    fn is_old(&self, entry_modified: SystemTime) -> bool {
+        entry_modified <= self.before
+    }
+
+    fn damaged(&mut self, what: String) {
+        tracing::error!(%what, "gc can't read what a repository needs");
+        self.report.damaged += 1;
+        if self.report.damaged_names.len() < NAMES {
+            self.report.damaged_names.push(what);
+        }
+    }
+
+    /// Removes the object at `path` if it is still that version. Whether it is gone.
+    async fn remove(&self, kind: MetaKind, path: &[&str], version: &MetaVersion) -> Result<bool> {
+        if self.dry_run {
+            return Ok(true);
+        }
+        Ok(match self.registry.store().meta().remove(kind, path, version).await? {
+            MetaWrite::Done(()) | MetaWrite::Changed(None) => true,
+            MetaWrite::Changed(Some(_)) => false,
+        })
+    }
+}
+
+/// All objects below a path, page by page.
+struct Listing<'a> {
+    registry: &'a Registry,
+    kind: MetaKind,
+    parent: &'a [&'a str],
+    after: Option<String>,
+    done: bool,
+}
+
+impl<'a> Listing<'a> {
+    fn new(registry: &'a Registry, kind: MetaKind, parent: &'a [&'a str]) -> Self {
+        Self { registry, kind, parent, after: None, done: false }
+    }
+
+    async fn names(&mut self) -> Result<Option<Vec<String>>> {
+        if self.done {
+            return Ok(None);
+        }
+        let meta = self.registry.store().meta();
+        let page = meta.list(self.kind, self.parent, self.after.as_deref(), PAGE).await?;
+        self.done = !page.more || page.names.is_empty();
+        self.after = page.names.last().cloned();
+        Ok(Some(page.names))
+    }
+
+    /// Those that are still there; each with its own error, if it can't be read.
+    async fn entries(&mut self) -> Result<Option<Vec<Read>>> {
+        self.entries_but(|_| false).await
+    }
+
+    /// As [`entries`](Self::entries), without those that `skip` says.
+    async fn entries_but(&mut self, skip: impl Fn(&str) -> bool) -> Result<Option<Vec<Read>>> {
+        let Some(mut names) = self.names().await? else { return Ok(None) };
+        names.retain(|name| !skip(name));
+        let meta = self.registry.store().meta();
+        let (kind, parent) = (self.kind, self.parent);
+        let read = stream::iter(names).map(|name| {
+            let meta = meta.clone();
+            async move {
+                let path = [parent, &[name.as_str()]].concat();
+                match meta.get(kind, &path).await {
+                    Ok(entry) => Ok(entry.map(|entry| (name, Ok(entry)))),
+                    Err(error) if error.kind() == ErrorKind::Corrupt => Ok(Some((name, Err(error.into())))),
+                    Err(error) => Err(RegistryError::from(error)),
+                }
+            }
+        });
+        let entries: Vec<Option<Read>> = read.buffered(REQUESTS).try_collect().await?;
+        Ok(Some(entries.into_iter().flatten().collect()))
+    }
+}
+
+/// The last of an object's names, and the object.
+type Read = (String, Result<MetaEntry>);
+
+/// Whether it says that something stored is damaged, and not that something can't be had now.
+fn is_damage(error: &RegistryError) -> bool {
+    error.code() == ErrorCode::Unknown || error.code() == ErrorCode::ManifestInvalid
+}

@@ -1,0 +1,213 @@
+//! One repository: which of its manifests and links go.
+
+use std::collections::{HashMap, HashSet};
+use std::time::SystemTime;
+
+use bulla::{Digest, MetaEntry, MetaVersion};
+
+use super::manifests::{Known, Manifests};
+use super::{Listing, Run, is_damage};
+use crate::error::Result;
+use crate::facts::{LINK, MANIFEST, REFERRER, TAG, TagFact, decode, decode_manifest};
+use crate::manifest::Parsed;
+use crate::name::{Reference, RepositoryName, parse_digest};
+use crate::registry::Repository;
+
+/// A link as gc read it.
+struct Link {
+    digest: Digest,
+    modified: SystemTime,
+    version: MetaVersion,
+}
+
+impl Run<'_> {
+    /// Removes what a repository does not need, and takes out of `unneeded` what it has after that.
+    pub(super) async fn repository(
+        &mut self,
+        name: RepositoryName,
+        unneeded: &mut HashSet<Digest>,
+    ) -> Result<()> {
+        let repository = self.registry.repository(name);
+        let damaged_before = self.report.damaged;
+        // With their versions, before what keeps them is read.
+        let links = self.links(&repository).await?;
+        let mut known = HashMap::new();
+        self.manifests(&repository, true, &mut known).await?;
+        let tagged = self.tagged(&repository).await?;
+        if self.report.damaged == damaged_before {
+            // Those that came meanwhile: they need what they need.
+            self.manifests(&repository, false, &mut known).await?;
+        }
+        if self.report.damaged > damaged_before {
+            return Ok(());
+        }
+        let mut manifests = Manifests::new(known);
+        for digest in self.kept_by_themselves(&manifests, &tagged) {
+            manifests.keep(&digest);
+        }
+        for digest in manifests.in_order_of_removal() {
+            if manifests.stays(&digest) {
+                continue;
+            }
+            if self.remove_manifest(&repository, &digest, manifests.get(&digest)).await? {
+                self.report.removed_manifests += 1;
+            } else {
+                manifests.keep(&digest);
+            }
+        }
+        for (digest, _) in manifests.iter().filter(|(digest, known)| known.is_blob && manifests.stays(digest))
+        {
+            unneeded.remove(digest);
+        }
+        self.report.manifests +=
+            manifests.iter().filter(|(digest, _)| manifests.stays(digest)).count() as u64;
+        let needed = manifests.needed();
+        for link in links {
+            let goes = self.is_old(link.modified) && !needed.contains(&link.digest);
+            let name = link.digest.to_string();
+            if goes && self.remove(LINK, &[repository.name().as_str(), &name], &link.version).await? {
+                self.report.removed_links += 1;
+            } else {
+                self.report.links += 1;
+                unneeded.remove(&link.digest);
+            }
+        }
+        Ok(())
+    }
+
+    async fn links(&mut self, repository: &Repository) -> Result<Vec<Link>> {
+        let (registry, parent) = (self.registry.clone(), [repository.name().as_str()]);
+        let mut links = Vec::new();
+        let mut listing = Listing::new(&registry, LINK, &parent);
+        while let Some(page) = listing.entries().await? {
+            for (name, entry) in page {
+                match (parse_digest(&name), entry) {
+                    (Ok(digest), Ok(MetaEntry { modified, version, .. })) => {
+                        links.push(Link { digest, modified, version });
+                    }
+                    _ => self.damaged(format!("the link to {name} in {}", repository.name())),
+                }
+            }
+        }
+        Ok(links)
+    }
+
+    /// Reads the manifests that are not known yet; those of a second reading came between the two.
+    async fn manifests(
+        &mut self,
+        repository: &Repository,
+        first: bool,
+        known: &mut HashMap<Digest, Known>,
+    ) -> Result<()> {
+        let (registry, parent) = (self.registry.clone(), [repository.name().as_str()]);
+        let mut listing = Listing::new(&registry, MANIFEST, &parent);
+        loop {
+            // What was read is not read again: a manifest never changes what it needs.
+            let page = if first {
+                listing.entries().await?
+            } else {
+                listing
+                    .entries_but(|name| parse_digest(name).is_ok_and(|digest| known.contains_key(&digest)))
+                    .await?
+            };
+            let Some(page) = page else { return Ok(()) };
+            for (name, entry) in page {
+                let read = match (parse_digest(&name), entry) {
+                    (Ok(digest), Ok(entry)) => Self::read(repository, digest, entry, first).await,
+                    (Err(error), _) | (_, Err(error)) => Err(error),
+                };
+                match read {
+                    Ok(Some((digest, manifest))) => {
+                        known.insert(digest, manifest);
+                    }
+                    Ok(None) => {}
+                    Err(error) if is_damage(&error) => {
+                        self.damaged(format!("the manifest {name} in {}", repository.name()));
+                    }
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+    }
+
+    async fn read(
+        repository: &Repository,
+        digest: Digest,
+        entry: MetaEntry,
+        first: bool,
+    ) -> Result<Option<(Digest, Known)>> {
+        let (fact, bytes) = decode_manifest(&entry)?;
+        let is_blob = bytes.is_none();
+        let bytes = match bytes {
+            Some(bytes) => bytes,
+            None => match repository.manifest(&Reference::Digest(digest.clone())).await? {
+                Some(manifest) => manifest.bytes,
+                None => return Ok(None),
+            },
+        };
+        let parsed = Parsed::new(Some(&fact.media_type), &bytes)?;
+        let known = Known {
+            modified: entry.modified,
+            version: first.then_some(entry.version),
+            needs: parsed.needs,
+            subject: parsed.subject,
+            is_blob,
+        };
+        Ok(Some((digest, known)))
+    }
+
+    async fn tagged(&mut self, repository: &Repository) -> Result<HashSet<Digest>> {
+        let (registry, parent) = (self.registry.clone(), [repository.name().as_str()]);
+        let mut tagged = HashSet::new();
+        let mut listing = Listing::new(&registry, TAG, &parent);
+        while let Some(page) = listing.entries().await? {
+            for (name, entry) in page {
+                match entry.and_then(|entry| decode::<TagFact>(&entry)) {
+                    Ok(tag) => {
+                        tagged.insert(tag.digest);
+                    }
+                    Err(_) => self.damaged(format!("the tag {name} in {}", repository.name())),
+                }
+            }
+        }
+        Ok(tagged)
+    }
+
+    /// The manifests that stay whatever the others do.
+    fn kept_by_themselves(&self, manifests: &Manifests, tagged: &HashSet<Digest>) -> Vec<Digest> {
+        let stays = |digest: &Digest, known: &Known| {
+            let Some(untagged_before) = self.untagged_before else { return true };
+            tagged.contains(digest) || known.version.is_none() || known.modified > untagged_before
+        };
+        let staying = manifests.iter().filter(|(digest, known)| stays(digest, known));
+        staying.map(|(digest, _)| digest.clone()).collect()
+    }
+
+    /// Removes a manifest if it is still as it was read. Whether it is gone.
+    async fn remove_manifest(&self, repository: &Repository, digest: &Digest, known: &Known) -> Result<bool> {
+        let Some(version) = &known.version else { return Ok(false) };
+        let (repo, name) = (repository.name().as_str(), digest.to_string());
+        // First, as where a client removes it: what is listed is there.
+        let listed = match &known.subject {
+            Some(subject) if !self.dry_run => {
+                let path = [repo, &subject.to_string(), &name];
+                let meta = self.registry.store().meta();
+                match meta.get(REFERRER, &path).await? {
+                    Some(entry) if self.remove(REFERRER, &path, &entry.version).await? => {
+                        Some((subject, entry))
+                    }
+                    _ => None,
+                }
+            }
+            _ => None,
+        };
+        let removed = self.remove(MANIFEST, &[repo, &name], version).await?;
+        if let (false, Some((subject, entry))) = (removed, listed) {
+            // Somebody uses it after all. If he pushed it again it is listed again already.
+            let path = [repo, &subject.to_string(), &name];
+            let _: bulla::MetaWrite =
+                self.registry.store().meta().create(REFERRER, &path, entry.payload).await?;
+        }
+        Ok(removed)
+    }
+}

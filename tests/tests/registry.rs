@@ -1,0 +1,21 @@
+//! `bulla serve` as the world's clients use it: skopeo, umoci, the `oci-client` crate, and an independent verifier of signatures.
+
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+#[path = "registry/images.rs"]
+mod images;
+#[path = "registry/node.rs"]
+mod node;
+#[path = "registry/nodes.rs"]
+mod nodes;
+#[path = "registry/oci_client.rs"]
+mod oci_client;
+#[path = "registry/revoked.rs"]
+mod revoked;
+#[path = "registry/skopeo.rs"]
+mod skopeo;
+#[path = "registry/trust.rs"]
+mod trust;
+#[allow(dead_code, reason = "the command's own tests use the rest of it")]
+#[path = "cli/world.rs"]
+mod world;

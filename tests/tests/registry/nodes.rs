@@ -1,0 +1,152 @@
+//! Several servers over one bucket: one is killed in the middle of pushes, and nothing that was acknowledged is lost.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
+use bulla_tests::part;
+use bulla_tests::servers::Server;
+
+use crate::images::Tools;
+use crate::node::Node;
+use crate::world::{IDENTITY, World, files};
+
+const IMAGES: usize = 8;
+
+/// What a search of the bucket must not find: names, tags, repositories, digests, media types, content.
+fn search(haystack: &[u8], what: &str, needles: &[Vec<u8>]) {
+    for needle in needles {
+        let found = memchr::memmem::find(haystack, needle).is_some();
+        assert!(!found, "{} in {what}", String::from_utf8_lossy(needle));
+    }
+}
+
+fn needles(tools: &Tools) -> Vec<Vec<u8>> {
+    let words =
+        ["very-private", "conspicuous", "application/vnd.oci", "sha256:", "mediaType", "umoci", "rootfs"];
+    let mut needles: Vec<Vec<u8>> = words.iter().map(|word| word.as_bytes().to_vec()).collect();
+    for blob in tools.blobs("made") {
+        let hex = blob.trim_start_matches("sha256:").to_owned();
+        needles.push(data_encoding::HEXLOWER.decode(hex.as_bytes()).unwrap());
+        needles.push(hex.into_bytes());
+    }
+    needles
+}
+
+/// Pushes to both nodes at once, kills one of them on the way, and looks at what the other has.
+fn pushes_survive(world: &World, store: &str, tools: &Tools) {
+    for image in 0..IMAGES {
+        // The first layer is everybody's.
+        tools.make("made", &format!("conspicuous{image}"), 2, 400_000, 40 + image as u64);
+    }
+    let (mut doomed, other) = (Node::of(world, store, &[]), Node::of(world, store, &[]));
+    let name = |image: usize| format!("very-private/app{}:conspicuous{image}", image % 3);
+    let (doomed_address, begun) = (doomed.image(""), AtomicBool::new(false));
+    let push = |image: usize, to: &str| {
+        let from = format!("oci:made:conspicuous{image}");
+        let arguments = ["copy", "--dest-tls-verify=false", &from, &format!("{to}{}", name(image))];
+        tools.try_skopeo(&arguments).code == 0
+    };
+    let retried: Vec<bool> = thread::scope(|scope| {
+        let clients: Vec<_> = (0..2)
+            .map(|client| {
+                let (push, doomed, other, begun) = (&push, &doomed_address, &other, &begun);
+                scope.spawn(move || {
+                    let mine = (client..IMAGES).step_by(2);
+                    let pushed = mine.map(|image| {
+                        let at_once = push(image, doomed);
+                        begun.store(true, Ordering::SeqCst);
+                        assert!(at_once || push(image, &other.image("")), "image {image} can't be pushed");
+                        !at_once
+                    });
+                    pushed.collect::<Vec<_>>()
+                })
+            })
+            .collect();
+        // After a push, while others are under way.
+        while !begun.load(Ordering::SeqCst) {
+            thread::yield_now();
+        }
+        doomed.kill();
+        clients.into_iter().flat_map(|client| client.join().unwrap()).collect()
+    });
+    let retries = retried.iter().filter(|retried| **retried).count();
+    assert!(
+        (1..IMAGES).contains(&retries),
+        "{retries} of {IMAGES} were retried: the kill was not in the middle"
+    );
+
+    // Everything is there: for the node that lived, and for one that never saw a push.
+    let fresh = Node::of(world, store, &[]);
+    for (node, at) in [(&other, "lived"), (&fresh, "fresh")] {
+        for image in 0..IMAGES {
+            let tag = format!("conspicuous{image}");
+            tools.copy(&[], &node.image(&name(image)), &format!("oci:{at}:{tag}"));
+            assert_eq!(tools.digest(at, &tag), tools.digest("made", &tag));
+        }
+        assert!(tools.blobs(at).len() > 2 * IMAGES, "each of which is what its name says");
+    }
+    // And all that is stored is sound.
+    let verified = world.json(&["verify", store]);
+    assert_eq!(verified["damaged"].as_array().map_or(0, Vec::len), 0, "{verified}");
+}
+
+#[test]
+fn a_killed_server_loses_nothing_of_a_folder() {
+    let Some(tools) = Tools::find() else { return };
+    let world = World::with_store();
+    pushes_survive(&world, &world.store(), &tools);
+    let needles = needles(&tools);
+    let bucket = world.dir.path().join("store");
+    let all = files(&bucket);
+    assert!(all.len() > IMAGES * 3);
+    for file in all {
+        let name = file.strip_prefix(&bucket).unwrap().display().to_string();
+        search(name.as_bytes(), "a name", &needles);
+        search(&std::fs::read(&file).unwrap(), &name, &needles);
+    }
+}
+
+#[test]
+fn a_killed_server_loses_nothing_of_s3() {
+    let (Some(tools), Some(moto)) = (Tools::find(), part("BULLA_MOTO_SERVER", "moto_server")) else { return };
+    let server = Server::moto(&moto).unwrap();
+    server.make_bucket("bucket").unwrap();
+    let mut world = World::with_vault();
+    world.environment = vec![
+        ("AWS_ENDPOINT", server.url().into()),
+        ("AWS_ALLOW_HTTP", "true".into()),
+        ("AWS_ACCESS_KEY_ID", "key".into()),
+        ("AWS_SECRET_ACCESS_KEY", "secret".into()),
+        ("AWS_REGION", "us-east-1".into()),
+    ];
+    let store = "s3://bucket/prefix";
+    world.ok(&["init", store, "--kek", &world.kek(), "--identity", IDENTITY]);
+    pushes_survive(&world, store, &tools);
+    let needles = needles(&tools);
+    let all = objects(&server.url());
+    assert!(all.len() > IMAGES * 3);
+    for (name, content) in all {
+        search(name.as_bytes(), "a name", &needles);
+        search(&content, &name, &needles);
+    }
+}
+
+/// All that is in the bucket.
+fn objects(url: &str) -> Vec<(String, Vec<u8>)> {
+    crate::oci_client::tls();
+    let get = async |path: &str| {
+        let client = reqwest::Client::builder().no_proxy().build().unwrap();
+        client.get(format!("{url}/bucket{path}")).send().await.unwrap().bytes().await.unwrap().to_vec()
+    };
+    let all = async {
+        let list = String::from_utf8(get("?list-type=2").await).unwrap();
+        assert!(list.contains("<IsTruncated>false"), "there is another page");
+        let mut all = Vec::new();
+        for part in list.split("<Key>").skip(1) {
+            let name = part.split("</Key>").next().unwrap();
+            all.push((name.to_owned(), get(&format!("/{name}")).await));
+        }
+        all
+    };
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(all)
+}
