@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
+#[path = "registry/adopt.rs"]
+mod adopt;
 #[path = "registry/gc.rs"]
 mod gc;
 #[path = "registry/images.rs"]

@@ -3,8 +3,8 @@
 use clap::{Parser, Subcommand};
 
 use crate::{
-    attach, audit, completions, doctor, gc, get, init, ls, put, quickstart, rewrap, rm, rotate, serve, stat,
-    status, vault, verify,
+    adopt, attach, audit, completions, doctor, gc, get, init, ls, put, quickstart, rewrap, rm, rotate, serve,
+    stat, status, vault, verify,
 };
 
 /// Keeps container-registry blobs encrypted under a key that you control
@@ -76,6 +76,7 @@ pub(crate) enum Command {
     Gc(gc::Args),
     Verify(verify::Args),
     Serve(serve::Args),
+    Adopt(adopt::Args),
     Audit(audit::Args),
     Vault(vault::Args),
     Completions(completions::Args),

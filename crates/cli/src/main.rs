@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test"))]
 
+mod adopt;
 mod args;
 mod attach;
 mod audit;
@@ -133,6 +134,7 @@ async fn droppable(context: &Context, command: Command) -> Result<()> {
         Command::Doctor(args) => doctor::run(context, args).await,
         Command::Rewrap(args) => rewrap::run(context, args).await,
         Command::Gc(args) => gc::run(context, args).await,
+        Command::Adopt(args) => adopt::run(context, args).await,
         Command::Completions(args) => completions::run(context, args),
         Command::Init(_)
         | Command::Rotate(_)

@@ -70,10 +70,6 @@ impl Listing {
         tally(keys.into_iter().filter_map(|key| self.objects.get(key)).map(|stamp| stamp.size))
     }
 
-    pub(super) fn contains(&self, key: &str) -> bool {
-        self.objects.contains_key(key)
-    }
-
     /// The objects that are not the same in both: written, replaced or removed in between.
     pub(super) fn changed_since(&self, earlier: &Self) -> Vec<String> {
         let new = self.objects.iter().filter(|(key, stamp)| earlier.objects.get(*key) != Some(stamp));

@@ -1,0 +1,162 @@
+//! `bulla adopt`: takes over what another registry has stored.
+
+use std::sync::{Mutex, PoisonError};
+
+use bulla::StoreUrl;
+use bulla_registry::adopt::{AdoptError, AdoptEvent, AdoptOptions, AdoptProgress, AdoptReport};
+use bulla_registry::{Registry, RegistryError, RegistryOptions};
+use serde_json::json;
+
+use crate::context::Context;
+use crate::exit::{Failure, Kind, Result};
+use crate::gc::{shown, tally};
+use crate::open::{self, Opened};
+use crate::progress::Progress;
+
+/// Take over the storage of a CNCF Distribution registry ("docker-registry"), sealed
+///
+/// SOURCE is the folder or bucket that the registry is configured with (`rootdirectory`): repositories, layers, manifests,
+/// tags and referrers become those of the registry in STORE, each content compared with its digest on the way. The store may be in
+/// the same bucket, below another prefix. Stop the registry first, or make it read-only. What is there already is not copied again:
+/// run it again after an interruption. The originals stay, unsealed, until --delete-source.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  bulla adopt /var/lib/registry ./store --dry-run
+  bulla adopt /var/lib/registry ./store
+  bulla adopt s3://bucket/registry s3://bucket/sealed
+  bulla adopt /var/lib/registry ./store --delete-source --drop-unlinked   # then nothing unsealed is left")]
+pub(crate) struct Args {
+    /// A folder or a URL
+    source: String,
+    /// A folder or a URL, or BULLA_STORE
+    #[arg(value_name = "STORE")]
+    store: Option<String>,
+    /// Say what would be done and write nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Remove the originals, once all was adopted and read back from the store. It can't be undone
+    #[arg(long, conflicts_with = "dry_run")]
+    delete_source: bool,
+    /// And what no repository of the source has: layers that its own gc would remove, uploads that never ended
+    #[arg(long, requires = "delete_source")]
+    drop_unlinked: bool,
+}
+
+pub(crate) async fn run(ctx: &Context, args: Args) -> Result<()> {
+    let source = StoreUrl::parse(&args.source)?;
+    let foreign = source.connect_foreign()?;
+    let opened = open::open(ctx, &ctx.store(args.store.as_deref())?).await?;
+    let registry = Registry::new(opened.store.clone(), RegistryOptions::default());
+    let mut options = AdoptOptions::default();
+    (options.dry_run, options.delete_source, options.drop_unlinked) =
+        (args.dry_run, args.delete_source, args.drop_unlinked);
+    let progress = Mutex::new(Progress::of_parts(ctx.quiet));
+    let say = |event: AdoptEvent| {
+        let mut progress = progress.lock().unwrap_or_else(PoisonError::into_inner);
+        match event {
+            AdoptEvent::Progress(at) => progress.say(|| said(at)),
+            AdoptEvent::Failed(failure) => progress.suspend(|| eprintln!("not adopted: {failure}")),
+            _ => {}
+        }
+    };
+    let adopted = registry.adopt(&foreign, options, &say).await;
+    drop(progress);
+    let adopted = adopted.map_err(|error| explained(&opened, error));
+    opened.close(ctx).await;
+    let report = adopted?;
+    print(ctx, &args, &report)?;
+    verdict(&args, &report)
+}
+
+fn explained(opened: &Opened, error: AdoptError) -> Failure {
+    match error {
+        AdoptError::Store(error) => match RegistryError::into_engine(error) {
+            Ok(error) => opened.explain(error),
+            Err(error) => Failure::new(Kind::Unavailable, error.to_string()),
+        },
+        AdoptError::Source(error) => error.into(),
+        error => Failure::not_found(error.to_string()),
+    }
+}
+
+fn said(at: AdoptProgress) -> String {
+    let share = |done: u64, all: u64| (done.min(all) * 100).checked_div(all).unwrap_or(100);
+    match at {
+        AdoptProgress::Looking => "looking at the source".to_owned(),
+        AdoptProgress::Sealing { bytes, of_bytes } => format!("sealing: {} %", share(bytes, of_bytes)),
+        AdoptProgress::Verifying { bytes, of_bytes } => format!("reading back: {} %", share(bytes, of_bytes)),
+        AdoptProgress::Removing { objects, of_objects } => {
+            format!("removing originals: {} %", share(objects, of_objects))
+        }
+        _ => String::new(),
+    }
+}
+
+fn print(ctx: &Context, args: &Args, report: &AdoptReport) -> Result<()> {
+    if ctx.json {
+        let failures = report.failures.iter().map(
+            |failure| json!({ "repository": failure.repository, "what": failure.what, "why": failure.why }),
+        );
+        ctx.out.json(&json!({
+            "dryRun": args.dry_run,
+            "source": tally(report.source),
+            "repositories": report.repositories,
+            "sealed": tally(report.sealed),
+            "present": tally(report.present),
+            "manifests": tally(report.manifests),
+            "presentManifests": report.present_manifests,
+            "tags": report.tags,
+            "presentTags": report.present_tags,
+            "unlinked": tally(report.unlinked),
+            "uploads": tally(report.uploads),
+            "dangling": report.dangling,
+            "unknown": report.unknown,
+            "verified": tally(report.verified),
+            "changed": report.changed,
+            "removed": tally(report.removed),
+            "unsealed": report.unsealed,
+            "failures": failures.collect::<Vec<_>>(),
+        }))?;
+        return Ok(());
+    }
+    let would = |text: &'static str, done: &'static str| if args.dry_run { text } else { done };
+    let mut fields = vec![
+        ("source", shown(report.source)),
+        ("repositories", report.repositories.to_string()),
+        (would("to seal", "sealed"), shown(report.sealed)),
+        ("there already", shown(report.present)),
+        ("manifests", format!("{} and {} there already", report.manifests.objects, report.present_manifests)),
+        ("tags", format!("{} and {} there already", report.tags, report.present_tags)),
+    ];
+    for (name, tally) in [("unlinked", report.unlinked), ("uploads", report.uploads)] {
+        if tally.objects > 0 {
+            fields.push((name, format!("{}, not adopted", shown(tally))));
+        }
+    }
+    if args.delete_source {
+        fields.push(("read back", shown(report.verified)));
+        fields.push(("removed", shown(report.removed)));
+    }
+    ctx.out.fields(&fields)?;
+    ctx.out.line(format!("{} of {} objects unsealed", report.unsealed, report.source.objects))?;
+    Ok(())
+}
+
+fn verdict(args: &Args, report: &AdoptReport) -> Result<()> {
+    if !report.failures.is_empty() {
+        let all = report.failures.len();
+        let things = if all == 1 { "thing was" } else { "things were" };
+        return Err(Failure::new(Kind::Corrupt, format!("{all} {things} not adopted"))
+            .with_fix("repair or remove them in the source, and run it again"));
+    }
+    if let Some(first) = report.changed.first() {
+        let changed =
+            format!("{} objects of the source changed meanwhile, such as {first}", report.changed.len());
+        return Err(Failure::new(Kind::Conflict, changed).with_fix("stop the registry, and run it again"));
+    }
+    if report.unsealed > 0 && !args.delete_source && !args.dry_run {
+        eprintln!("note: the originals are where they were, unsealed: remove them with --delete-source");
+    }
+    Ok(())
+}
