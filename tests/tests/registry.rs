@@ -8,6 +8,8 @@ mod adopt;
 mod gc;
 #[path = "registry/images.rs"]
 mod images;
+#[path = "registry/layout.rs"]
+mod layout;
 #[path = "registry/node.rs"]
 mod node;
 #[path = "registry/nodes.rs"]

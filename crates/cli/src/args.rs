@@ -3,8 +3,8 @@
 use clap::{Parser, Subcommand};
 
 use crate::{
-    adopt, attach, audit, completions, doctor, gc, get, init, ls, put, quickstart, rewrap, rm, rotate, serve,
-    stat, status, vault, verify,
+    adopt, attach, audit, completions, doctor, export, gc, get, import, init, ls, put, quickstart, rewrap,
+    rm, rotate, serve, stat, status, vault, verify,
 };
 
 /// Keeps container-registry blobs encrypted under a key that you control
@@ -77,6 +77,8 @@ pub(crate) enum Command {
     Verify(verify::Args),
     Serve(serve::Args),
     Adopt(adopt::Args),
+    Import(import::Args),
+    Export(export::Args),
     Audit(audit::Args),
     Vault(vault::Args),
     Completions(completions::Args),

@@ -19,9 +19,11 @@ mod doctor;
 mod durable;
 mod encryption;
 mod exit;
+mod export;
 mod gc;
 mod get;
 mod host;
+mod import;
 mod init;
 mod interrupt;
 mod key_vault;
@@ -135,6 +137,8 @@ async fn droppable(context: &Context, command: Command) -> Result<()> {
         Command::Rewrap(args) => rewrap::run(context, args).await,
         Command::Gc(args) => gc::run(context, args).await,
         Command::Adopt(args) => adopt::run(context, args).await,
+        Command::Import(args) => import::run(context, args).await,
+        Command::Export(args) => export::run(context, args).await,
         Command::Completions(args) => completions::run(context, args),
         Command::Init(_)
         | Command::Rotate(_)

@@ -36,6 +36,8 @@ fn every_command_has_help_with_examples() {
         "verify",
         "serve",
         "adopt",
+        "import",
+        "export",
         "vault",
         "completions",
         "vault create",

@@ -21,6 +21,7 @@ mod collect;
 mod error;
 pub mod facts;
 pub mod http;
+pub mod layout;
 mod links;
 pub mod manifest;
 mod manifests;

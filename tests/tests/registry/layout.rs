@@ -1,0 +1,109 @@
+//! `bulla import` and `bulla export`, with layouts that umoci makes and skopeo reads.
+
+use std::fs;
+
+use serde_json::json;
+
+use crate::images::{OCI_MANIFEST, Tools, sha256};
+use crate::node::Node;
+use crate::world::World;
+
+#[test]
+fn layouts_go_in_and_come_out() {
+    let Some(tools) = Tools::find() else { return };
+    let world = World::with_store();
+    let store = world.store();
+    for (tag, seed) in [("one", 1), ("two", 2)] {
+        tools.make("images", tag, 2, 300_000, seed);
+    }
+    tools.index("images", "both", &["one", "two"]);
+    let layout = tools.path("images");
+
+    let report = world.json(&["import", &layout, &store, "--repository", "library/app"]);
+    assert_eq!(report["tags"]["one"], tools.digest("images", "one"), "{report:#}");
+    assert_eq!(report["tags"].as_object().unwrap().len(), 3, "{report:#}");
+    let again = world.json(&["import", &layout, &store, "--repository", "library/app"]);
+    assert_eq!(again["sealed"]["objects"], 0, "{again:#}");
+    let renamed = ["import", &layout, &store, "--repository", "other", "--only", "one", "--tag", "v1"];
+    assert_eq!(world.json(&renamed)["manifests"], 1);
+    let line = world.fails(2, &["import", &layout, &store, "--repository", "other", "--only", "three"]);
+    assert!(line.contains("one, two, both"), "{line}");
+
+    // With a signature of a kind, pushed by a client.
+    let node = Node::start(&world);
+    tools.copy(&["--all"], &node.image("library/app:both"), "oci:pulled:both");
+    assert_eq!(tools.digest("pulled", "both"), tools.digest("images", "both"));
+    drop(node);
+
+    let out = tools.path("exported");
+    for tag in ["one", "both"] {
+        let report = world.json(&["export", &format!("library/app:{tag}"), &out, &store]);
+        assert_eq!(report["digest"], tools.digest("images", tag), "{report:#}");
+    }
+    assert_eq!(tools.unpack("exported", "one"), tools.unpack("images", "one"));
+    tools.copy(&["--all"], "oci:exported:both", "oci:copied:both");
+    assert_eq!(tools.digest("copied", "both"), tools.digest("images", "both"));
+    tools.blobs("exported");
+    let by_digest = format!("other@{}", tools.digest("images", "one"));
+    world.ok(&["export", &by_digest, &tools.path("single"), &store]);
+
+    // Nothing is written over what is no layout.
+    fs::create_dir(tools.path("mine")).unwrap();
+    fs::write(tools.path("mine/notes"), "mine").unwrap();
+    let line = world.fails(2, &["export", "library/app:one", &tools.path("mine"), &store]);
+    assert!(line.contains("neither an OCI layout nor empty"), "{line}");
+    world.fails(2, &["export", "library/app:none", &out, &store]);
+    world.fails(2, &["import", &tools.path("mine"), &store, "--repository", "other"]);
+}
+
+/// A layer that is not what its name says goes nowhere.
+#[test]
+fn a_damaged_layout_is_refused() {
+    let Some(tools) = Tools::find() else { return };
+    let world = World::with_store();
+    tools.make("images", "one", 1, 300_000, 1);
+    let folder = tools.path("images/blobs/sha256");
+    let layer = fs::read_dir(folder).unwrap().map(|file| file.unwrap().path());
+    let layer = layer.max_by_key(|file| fs::metadata(file).unwrap().len()).unwrap();
+    let mut bytes = fs::read(&layer).unwrap();
+    bytes[1000] ^= 1;
+    fs::write(&layer, bytes).unwrap();
+    let arguments = ["import", &tools.path("images"), &world.store(), "--repository", "app"];
+    let line = world.fails(2, &arguments);
+    assert!(line.contains("digest"), "{line}");
+    world.fails(2, &["export", "app:one", &tools.path("out"), &world.store()]);
+}
+
+/// What refers to an image comes along if it is asked for.
+#[test]
+fn referrers_are_exported_with_their_subject() {
+    let Some(tools) = Tools::find() else { return };
+    let world = World::with_store();
+    tools.make("images", "one", 1, 10_000, 1);
+    let layout = tools.dir.path().join("images");
+    let subject = tools.digest("images", "one");
+    let put = |bytes: &[u8]| {
+        let digest = sha256(bytes);
+        fs::write(layout.join("blobs").join(digest.replace(':', "/")), bytes).unwrap();
+        json!({"mediaType": "application/x", "digest": digest, "size": bytes.len()})
+    };
+    let empty = put(b"{}");
+    let about = json!({"mediaType": OCI_MANIFEST, "digest": subject, "size": 1});
+    let signature = json!({"schemaVersion": 2, "mediaType": OCI_MANIFEST, "artifactType": "application/x.signature",
+        "config": empty, "layers": [put(b"signed")], "subject": about});
+    let mut entry = put(signature.to_string().as_bytes());
+    entry["mediaType"] = OCI_MANIFEST.into();
+    let index = layout.join("index.json");
+    let mut value: serde_json::Value = serde_json::from_slice(&fs::read(&index).unwrap()).unwrap();
+    value["manifests"].as_array_mut().unwrap().push(entry.clone());
+    fs::write(&index, value.to_string()).unwrap();
+
+    let (store, layout) = (world.store(), tools.path("images"));
+    assert_eq!(world.json(&["import", &layout, &store, "--repository", "app"])["manifests"], 2);
+    let out = tools.path("out");
+    assert_eq!(world.json(&["export", "app:one", &out, &store])["manifests"], 1);
+    assert_eq!(world.json(&["export", "app:one", &out, &store, "--referrers"])["manifests"], 2);
+    assert!(tools.blobs("out").contains(&entry["digest"].as_str().unwrap().to_owned()));
+    let index = fs::read_to_string(tools.path("out/index.json")).unwrap();
+    assert!(index.contains(entry["digest"].as_str().unwrap()), "{index}");
+}
