@@ -1,4 +1,4 @@
-//! Secrets out of swap: pages that hold them are locked, as far as the system allows.
+//! Secrets out of swap and core dumps: pages that hold them are kept, as far as the system allows.
 
 use bulla_envelope::secret::page::{PAGE_LEN, PageLock, PageLocker, lock_with};
 
@@ -9,12 +9,11 @@ struct SystemPages;
 
 impl PageLocker for SystemPages {
     fn lock(&self, page: &[u8]) -> Option<PageLock> {
-        if region::page::size() != PAGE_LEN {
+        if bulla_pages::page_size() != PAGE_LEN {
             return None;
         }
-        // No error: who may lock how much is the administrator's decision, and `held_secrets` says what came of it.
-        let guard = region::lock(page.as_ptr(), page.len()).ok()?;
-        Some(Box::new(guard))
+        // `held_secrets` says what came of it.
+        Some(Box::new(bulla_pages::keep(page)?))
     }
 }
 

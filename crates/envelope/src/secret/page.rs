@@ -1,4 +1,4 @@
-//! Secrets in pages of their own, which the system is asked to keep out of swap.
+//! Secrets in pages of their own, which the system is asked to keep out of swap and core dumps.
 //!
 //! Systems lock whole pages and do not count how often: unlocking one secret would unlock every other in its page. So a
 //! locked secret has a page to itself, and only those do that open more than one blob: a root, and what is derived from it.
@@ -17,7 +17,7 @@ pub const PAGE_LEN: usize = 4096;
 /// Keeps a page in memory until it is dropped.
 pub type PageLock = Box<dyn Any + Send + Sync>;
 
-/// Asks the system to keep pages out of swap.
+/// Asks the system to keep pages out of swap and core dumps.
 pub trait PageLocker: Send + Sync {
     /// Locks the page that begins with these bytes: [`PAGE_LEN`] long, aligned to as much, and nothing else is in it. `None` where the system does not
     /// allow it (`RLIMIT_MEMLOCK`, say) or its pages are larger: the secret is then kept as any other memory.
@@ -55,8 +55,8 @@ pub(super) enum Place<const N: usize> {
     Heap(Box<[u8; N]>),
     /// Kept, but the system did not lock it.
     Kept(Box<[u8; N]>),
-    /// Kept, and locked.
-    Locked { page: Box<Page<N>>, _lock: PageLock },
+    /// Kept, and locked. The lock goes before the page's memory does: by then another secret may have that.
+    Locked { _lock: PageLock, page: Box<Page<N>> },
 }
 
 /// A page of its own: as long as it is aligned.
@@ -113,7 +113,7 @@ impl<const N: usize> Place<N> {
         let page = Box::new(Page([0; N]));
         // Before there is a secret in it.
         let lock = locker.lock(page.start())?;
-        Some(Self::Locked { page, _lock: lock })
+        Some(Self::Locked { _lock: lock, page })
     }
 }
 
