@@ -18,7 +18,8 @@ use crate::progress::Progress;
 /// SOURCE is the folder or bucket that the registry is configured with (`rootdirectory`): repositories, layers, manifests,
 /// tags and referrers become those of the registry in STORE, each content compared with its digest on the way. The store may be in
 /// the same bucket, below another prefix. Stop the registry first, or make it read-only. What is there already is not copied again:
-/// run it again after an interruption. The originals stay, unsealed, until --delete-source.
+/// run it again after an interruption. The originals stay, unsealed, until --delete-source, which removes and does not wipe:
+/// versions, snapshots and copies of the source keep them.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -45,8 +46,15 @@ pub(crate) struct Args {
 
 pub(crate) async fn run(ctx: &Context, args: Args) -> Result<()> {
     let source = StoreUrl::parse(&args.source)?;
+    let store = ctx.store(args.store.as_deref())?;
+    let inside = format!("{}/docker/registry/v2", source.canonical().trim_end_matches('/'));
+    if StoreUrl::parse(&inside)?.contains(&StoreUrl::parse(&store)?) {
+        return Err(Failure::invalid(format!(
+            "the store is within {inside}, which the other registry writes; put it beside that"
+        )));
+    }
     let foreign = source.connect_foreign()?;
-    let opened = open::open(ctx, &ctx.store(args.store.as_deref())?).await?;
+    let opened = open::open(ctx, &store).await?;
     let registry = Registry::new(opened.store.clone(), RegistryOptions::default());
     let mut options = AdoptOptions::default();
     (options.dry_run, options.delete_source, options.drop_unlinked) =
@@ -134,6 +142,14 @@ fn print(ctx: &Context, args: &Args, report: &AdoptReport) -> Result<()> {
             fields.push((name, format!("{}, not adopted", shown(tally))));
         }
     }
+    if report.dangling > 0 {
+        fields
+            .push(("dangling", format!("{} links to layers that the source does not have", report.dangling)));
+    }
+    if let Some(first) = report.unknown.first() {
+        fields
+            .push(("not its own", format!("{} objects, left alone, such as {first}", report.unknown.len())));
+    }
     if args.delete_source {
         fields.push(("read back", shown(report.verified)));
         fields.push(("removed", shown(report.removed)));
@@ -154,6 +170,11 @@ fn verdict(args: &Args, report: &AdoptReport) -> Result<()> {
         let changed =
             format!("{} objects of the source changed meanwhile, such as {first}", report.changed.len());
         return Err(Failure::new(Kind::Conflict, changed).with_fix("stop the registry, and run it again"));
+    }
+    if report.unsealed > 0 && args.delete_source {
+        eprintln!(
+            "note: what no repository has is still there, unsealed: remove it with --drop-unlinked, or by hand"
+        );
     }
     if report.unsealed > 0 && !args.delete_source && !args.dry_run {
         eprintln!("note: the originals are where they were, unsealed: remove them with --delete-source");

@@ -27,6 +27,8 @@ pub use self::import::{Import, ImportOptions};
 const REF_NAME: &str = "org.opencontainers.image.ref.name";
 const LAYOUT: &str = "oci-layout";
 const INDEX: &str = "index.json";
+/// How deep indexes may be within indexes: real ones are one or two. Who may push could make a chain of any length.
+const MAX_DEPTH: usize = 16;
 /// The longest index that is read, in bytes.
 const MAX_INDEX: u64 = 16 << 20;
 
@@ -97,6 +99,10 @@ impl Index {
             .map(Some)
             .map_err(|error| LayoutError::Invalid(format!("{} is no index: {error}", path.display())))
     }
+}
+
+fn too_deep(digest: &Digest) -> LayoutError {
+    LayoutError::Invalid(format!("{digest} is within more than {MAX_DEPTH} indexes"))
 }
 
 /// Where a content is.

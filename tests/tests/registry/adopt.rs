@@ -87,6 +87,9 @@ fn another_registrys_storage_is_taken_over_in_place() {
         files(source(&world)).into_iter().map(|file| (fs::read(&file).unwrap(), file)).collect();
     let in_store = files(&store).len();
 
+    let within = world.path("source/docker/registry/v2/store");
+    let line = world.fails(2, &["adopt", &from, &within]);
+    assert!(line.contains("put it beside"), "{line}");
     let dry = world.json(&["adopt", &from, &store, "--dry-run"]);
     assert_eq!(dry["unsealed"], before.len(), "{dry:#}");
     assert_eq!(dry["tags"], 4, "{dry:#}");

@@ -74,6 +74,40 @@ fn a_damaged_layout_is_refused() {
     world.fails(2, &["export", "app:one", &tools.path("out"), &world.store()]);
 }
 
+/// Names that other programs give, and indexes within indexes that none makes.
+#[test]
+fn names_and_depths_of_others() {
+    let Some(tools) = Tools::find() else { return };
+    let world = World::with_store();
+    tools.make("images", "one", 1, 10_000, 1);
+    let layout = tools.dir.path().join("images");
+    let index = layout.join("index.json");
+    let named = |name: &str, media_type: &str, digest: &str| {
+        let entry = json!({"mediaType": media_type, "digest": digest, "size": 1,
+            "annotations": {"org.opencontainers.image.ref.name": name}});
+        fs::write(&index, json!({"schemaVersion": 2, "manifests": [entry]}).to_string()).unwrap();
+    };
+    let (store, folder, digest) = (world.store(), tools.path("images"), tools.digest("images", "one"));
+    let import = ["import", &folder, &store, "--repository", "app"];
+    named("localhost:5000/some/app:v3", OCI_MANIFEST, &digest);
+    assert_eq!(world.json(&import)["tags"]["v3"], digest);
+    named("localhost:5000/some/app", OCI_MANIFEST, &digest);
+    let line = world.fails(2, &import);
+    assert!(line.contains("--tag"), "{line}");
+
+    const INDEX: &str = "application/vnd.oci.image.index.v1+json";
+    let mut child = json!({"mediaType": OCI_MANIFEST, "digest": digest, "size": 1});
+    for _ in 0..1000 {
+        let bytes = json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": [child]}).to_string();
+        let digest = sha256(bytes.as_bytes());
+        fs::write(layout.join("blobs").join(digest.replace(':', "/")), &bytes).unwrap();
+        child = json!({"mediaType": INDEX, "digest": digest, "size": bytes.len()});
+    }
+    named("deep", INDEX, child["digest"].as_str().unwrap());
+    let line = world.fails(2, &import);
+    assert!(line.contains("indexes"), "{line}");
+}
+
 /// What refers to an image comes along if it is asked for.
 #[test]
 fn referrers_are_exported_with_their_subject() {

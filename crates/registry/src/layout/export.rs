@@ -1,7 +1,8 @@
 //! From a repository into a layout.
 
+use std::collections::HashSet;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use bulla::{Digest, Tally};
 use bytes::Bytes;
@@ -11,7 +12,7 @@ use futures::{FutureExt, StreamExt, TryStreamExt};
 use serde_json::{Map, Value};
 use tokio::io::AsyncWriteExt;
 
-use super::{Entry, INDEX, Index, LAYOUT, LayoutError, REF_NAME, at, blob};
+use super::{Entry, INDEX, Index, LAYOUT, LayoutError, MAX_DEPTH, REF_NAME, at, blob, too_deep};
 use crate::error::RegistryError;
 use crate::manifest::{Need, Parsed};
 use crate::name::Reference;
@@ -46,6 +47,8 @@ struct Exporting<'a> {
     repository: &'a Repository,
     folder: &'a Path,
     progress: &'a (dyn Fn(u64) + Send + Sync),
+    /// Manifests that were exported: many indexes may have the same.
+    seen: HashSet<Digest>,
     done: Export,
 }
 
@@ -72,8 +75,8 @@ impl Repository {
         let mut index = prepare(folder).await?;
         let digest = manifest.digest.clone();
         let done = Export { digest: digest.clone(), manifests: 0, written: Tally::default(), present: 0 };
-        let mut exporting = Exporting { repository: self, folder, progress, done };
-        exporting.manifest(manifest.media_type.clone(), digest.clone(), manifest.bytes.clone()).await?;
+        let mut exporting = Exporting { repository: self, folder, progress, seen: HashSet::new(), done };
+        exporting.manifest(manifest.media_type.clone(), digest.clone(), manifest.bytes.clone(), 0).await?;
         let mut entries = vec![entry(&manifest.media_type, &digest, manifest.bytes.len())];
         if let Reference::Tag(tag) = reference {
             entries[0].annotations.insert(REF_NAME.to_owned(), Value::from(tag.as_str()));
@@ -102,15 +105,22 @@ impl Exporting<'_> {
         media_type: String,
         digest: Digest,
         bytes: Bytes,
+        depth: usize,
     ) -> BoxFuture<'_, Result<(), LayoutError>> {
         async move {
+            if depth > MAX_DEPTH {
+                return Err(too_deep(&digest));
+            }
+            if !self.seen.insert(digest.clone()) {
+                return Ok(());
+            }
             let parsed = Parsed::new(Some(&media_type), &bytes)?;
             for need in parsed.needs {
                 let (Need::Blob(needed) | Need::Manifest(needed)) = &need;
                 if let Need::Manifest(_) = need
                     && let Some(child) = self.repository.manifest(&Reference::Digest(needed.clone())).await?
                 {
-                    self.manifest(child.media_type, child.digest, child.bytes).await?;
+                    self.manifest(child.media_type, child.digest, child.bytes, depth + 1).await?;
                     continue;
                 }
                 self.blob(needed).await?;
@@ -157,6 +167,7 @@ impl Exporting<'_> {
     async fn referrers(&mut self, subject: Digest) -> Result<Vec<Entry>, LayoutError> {
         let mut entries = Vec::new();
         let mut subjects = vec![subject];
+        let mut listed = HashSet::new();
         while let Some(subject) = subjects.pop() {
             let mut after: Option<String> = None;
             loop {
@@ -166,8 +177,10 @@ impl Exporting<'_> {
                     let reference = Reference::Digest(found.digest.clone());
                     let Some(manifest) = self.repository.manifest(&reference).await? else { continue };
                     entries.push(entry(&manifest.media_type, &found.digest, manifest.bytes.len()));
-                    self.manifest(manifest.media_type, manifest.digest, manifest.bytes).await?;
-                    subjects.push(found.digest);
+                    self.manifest(manifest.media_type, manifest.digest, manifest.bytes, 0).await?;
+                    if listed.insert(found.digest.clone()) {
+                        subjects.push(found.digest);
+                    }
                 }
                 if !page.more || after.is_none() {
                     break;
@@ -220,19 +233,23 @@ async fn write(
     let folder = path.parent().unwrap_or(Path::new("."));
     tokio::fs::create_dir_all(folder).await.map_err(at(folder))?;
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let beside = folder.join(format!(".{name}.{}", std::process::id()));
-    let written = async {
-        let mut file = tokio::fs::File::create(&beside).await.map_err(at(&beside))?;
-        while let Some(piece) = content.try_next().await? {
-            file.write_all(&piece).await.map_err(at(&beside))?;
-        }
-        file.sync_all().await.map_err(at(&beside))?;
-        tokio::fs::rename(&beside, path).await.map_err(at(path))
-    };
-    let written = written.await;
-    if written.is_err() {
-        // What could not be finished is nothing.
-        let _ = tokio::fs::remove_file(&beside).await;
+    let beside = Beside(folder.join(format!(".{name}.{}", std::process::id())));
+    let mut file = tokio::fs::File::create(&beside.0).await.map_err(at(&beside.0))?;
+    while let Some(piece) = content.try_next().await? {
+        file.write_all(&piece).await.map_err(at(&beside.0))?;
     }
-    written
+    file.sync_all().await.map_err(at(&beside.0))?;
+    tokio::fs::rename(&beside.0, path).await.map_err(at(path))?;
+    // The name is a content of the folder.
+    let folder = tokio::fs::File::open(folder).await.map_err(at(folder))?;
+    folder.sync_all().await.map_err(at(path))
+}
+
+/// A file that goes unless it got its name: what could not be finished, or was given up, is nothing.
+struct Beside(PathBuf);
+
+impl Drop for Beside {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
 }

@@ -9,7 +9,7 @@ use futures::stream::{self, BoxStream};
 use futures::{FutureExt, StreamExt};
 use tokio::io::AsyncReadExt;
 
-use super::{Index, LAYOUT, LayoutError, at, blob};
+use super::{Index, LAYOUT, LayoutError, MAX_DEPTH, at, blob, too_deep};
 use crate::manifest::{Need, Parsed};
 use crate::manifests::PutManifest;
 use crate::name::{Reference, Tag, parse_digest};
@@ -83,26 +83,31 @@ impl Repository {
             let tag = match (&options.tag, entry.name()) {
                 (Some(tag), _) => Some(tag.clone()),
                 // Some write the whole reference.
-                (None, Some(name)) => Some(name.rsplit(':').next().unwrap_or(name).parse()?),
+                (None, Some(name)) => Some(tag_of(name)?),
                 (None, None) => None,
             };
-            self.import(folder, &digest, Some(&entry.media_type), tag.as_slice(), &mut done, progress)
-                .await?;
+            let media_type = Some(&*entry.media_type);
+            self.import(folder, &digest, media_type, tag.as_slice(), 0, &mut done, progress).await?;
             done.tags.extend(tag.map(|tag| (tag, digest)));
         }
         Ok(done)
     }
 
+    #[allow(clippy::too_many_arguments, reason = "it calls itself")]
     fn import<'a>(
         &'a self,
         folder: &'a Path,
         digest: &'a Digest,
         media_type: Option<&'a str>,
         tags: &'a [Tag],
+        depth: usize,
         done: &'a mut Import,
         progress: &'a (dyn Fn(u64) + Send + Sync),
     ) -> BoxFuture<'a, Result<(), LayoutError>> {
         async move {
+            if depth > MAX_DEPTH {
+                return Err(too_deep(digest));
+            }
             let path = blob(folder, digest);
             let len = tokio::fs::metadata(&path).await.map_err(at(&path))?.len();
             if len > self.registry().options().max_manifest as u64 {
@@ -113,7 +118,7 @@ impl Repository {
             for need in &parsed.needs {
                 match need {
                     Need::Manifest(child) if !self.has_manifest(child).await? => {
-                        self.import(folder, child, None, &[], done, progress).await?;
+                        self.import(folder, child, None, &[], depth + 1, done, progress).await?;
                     }
                     Need::Manifest(_) => {}
                     Need::Blob(blob) => self.import_blob(folder, blob, done, progress).await?,
@@ -153,6 +158,21 @@ impl Repository {
         progress(done.sealed.bytes);
         Ok(())
     }
+}
+
+/// The tag in what a layout calls a manifest: that alone, or a whole reference that ends with one.
+fn tag_of(name: &str) -> Result<Tag, LayoutError> {
+    let last = name.rsplit('/').next().unwrap_or(name);
+    let tag = match last.rsplit_once(':') {
+        Some((_, tag)) => tag,
+        None if last.len() == name.len() => name,
+        None => "",
+    };
+    tag.parse().map_err(|_| {
+        LayoutError::Invalid(format!(
+            "the layout calls a manifest `{name}`, which has no tag; take it with --only and --tag"
+        ))
+    })
 }
 
 fn pieces(file: tokio::fs::File) -> BoxStream<'static, std::io::Result<Bytes>> {
