@@ -221,16 +221,17 @@ impl Store {
         self.inner.delete(digest, None).await.map(|_| ())
     }
 
-    /// Removes a blob if it is still the one that `put` made; bytes that somebody put again meanwhile stay. Whether it was
-    /// removed, by this call or by another at the same time.
+    /// Removes a blob if it is still the one that `put` made, and its envelope the one that was written at `modified`
+    /// ([`BlobInfo`], to the millisecond); bytes that somebody put again meanwhile stay, and so do those of an upload that
+    /// was committed again, which is the same put. Whether it was removed, by this call or by another at the same time.
     ///
     /// # Errors
     /// `Revoked`, `Unavailable`, `Throttled` as everywhere.
     ///
     /// # Cancel safety
     /// A dropped delete may or may not have removed the blob.
-    pub async fn delete_put(&self, digest: &Digest, put: &BlobId) -> Result<bool> {
-        self.inner.delete(digest, Some(put)).await
+    pub async fn delete_put(&self, digest: &Digest, put: &BlobId, modified: SystemTime) -> Result<bool> {
+        self.inner.delete(digest, Some((put, modified))).await
     }
 
     /// Every blob's name, in no particular order; envelopes are not read, so expired blobs are listed too.

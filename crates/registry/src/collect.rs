@@ -147,10 +147,7 @@ impl Registry {
                     tracing::error!(?report, "gc: what is damaged keeps all blobs")
                 }
                 Ok(report) => tracing::info!(?report, "gc of the registry"),
-                Err(error) => {
-                    tracing::warn!(%error, "gc of the registry");
-                    continue;
-                }
+                Err(error) => tracing::warn!(%error, "gc of the registry"),
             }
             match self.store().gc(bulla::GcOptions::default(), |_| {}).await {
                 Ok(report) => tracing::info!(?report, "gc of the store"),

@@ -76,9 +76,13 @@ pub enum PinFact {
     Condemned,
     /// Gc removes it: nobody may rely on it.
     Deleting {
-        /// The put that made what is removed. Nothing else is removed under this pin, by whoever finishes it.
+        /// The put that made what is removed, and when its envelope was written, by the bucket's clock, in milliseconds since
+        /// 1970: an upload that is committed again is the same put. Nothing else is removed under this pin, by whoever
+        /// finishes it.
         #[serde(with = "text")]
         put: BlobId,
+        /// See `put`.
+        written: u64,
     },
 }
 

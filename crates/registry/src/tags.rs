@@ -39,7 +39,8 @@ impl Repository {
         Ok(Page { items, more: page.more })
     }
 
-    /// Removes a tag; the manifest stays, for at least as long as gc leaves untagged ones from now on. Whether it was there.
+    /// Removes a tag; the manifest stays, for as long as gc leaves untagged ones from now on, less half of the grace at most.
+    /// Whether it was there.
     ///
     /// # Errors
     /// `UNAVAILABLE` where key or bucket can't be used now.
@@ -54,7 +55,7 @@ impl Repository {
     }
 
     /// Names a manifest of this repository that the caller relies on; of several at once, one is the last. The time that
-    /// gc leaves the one it named before begins now.
+    /// gc leaves the one it named before begins now, or at most half of the grace ago.
     pub(crate) async fn set_tag(&self, tag: &Tag, digest: &Digest) -> Result<()> {
         let payload = encode(&TagFact { digest: digest.clone() });
         match self.tag(tag).await {

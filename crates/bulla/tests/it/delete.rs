@@ -1,6 +1,6 @@
 //! Delete: conditional, never of data, never of a blob that was put later.
 
-use bulla::ErrorKind;
+use bulla::{BlobInfo, ErrorKind};
 use bulla_testkit::scripted::{Op, broken_connection, precondition};
 use futures::TryStreamExt;
 
@@ -93,21 +93,33 @@ async fn a_blob_put_after_the_delete_stays() {
     assert_eq!(get(&world.store, &put.digest).await.unwrap(), data(10));
 }
 
-/// The same bytes put again are another put's.
+/// The same bytes put again are another put's; and an upload that is committed again is the same put at another time.
 #[tokio::test(start_paused = true)]
 async fn only_what_one_put_made_is_deleted() {
-    let world = World::new().await;
+    let (world, objects) = clocked_world().await;
     let digest = world.put(&data(10)).await.digest;
-    let first = world.store.stat(&digest).await.unwrap().put;
-    assert!(world.store.delete_put(&digest, &first).await.unwrap());
-    assert!(!world.store.delete_put(&digest, &first).await.unwrap());
+    let first = world.store.stat(&digest).await.unwrap();
+    let key = object_keys(&objects, "blobs/").pop().unwrap();
+    let envelope = stored(&objects, &key);
+    pass(R).await;
+    let delete = async |it: &BlobInfo| world.store.delete_put(&digest, &it.put, it.modified).await.unwrap();
+    assert!(delete(&first).await);
+    assert!(!delete(&first).await);
+
+    objects.tamper(&key, Some(envelope));
+    let again = world.store.stat(&digest).await.unwrap();
+    assert_eq!(again.put, first.put);
+    assert!(!delete(&first).await, "it was made again since");
+    assert!(delete(&again).await);
+
+    pass(R).await;
     world.put(&data(10)).await;
-    assert!(!world.store.delete_put(&digest, &first).await.unwrap());
-    let second = world.store.stat(&digest).await.unwrap().put;
-    assert_ne!(first, second);
+    let second = world.store.stat(&digest).await.unwrap();
+    assert_ne!(first.put, second.put);
+    assert!(!delete(&first).await);
     // The answer to ours is lost, and then there is nothing.
     world.script.after(Op::Update, "blobs/", move || Some(broken_connection()));
-    assert!(world.store.delete_put(&digest, &second).await.unwrap());
+    assert!(delete(&second).await);
     assert!(!world.store.contains(&digest).await.unwrap());
 }
 

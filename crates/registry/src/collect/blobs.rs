@@ -9,6 +9,7 @@ use super::{CollectProgress, Listing, REQUESTS, Run};
 use crate::error::{RegistryError, Result};
 use crate::facts::{LINK, MANIFEST, PIN, PinFact, REPOSITORY, decode, encode};
 use crate::name::parse_digest;
+use crate::pins;
 
 /// What becomes of a blob that no repository has.
 enum Fate {
@@ -108,9 +109,10 @@ impl Run<'_> {
                 PinFact::Deleting { .. } if !self.is_old(pin.modified) => {
                     return Ok(Condemned::No(Fate::TooYoung));
                 }
-                PinFact::Deleting { put } => {
+                PinFact::Deleting { put, written } => {
                     let fate = self.would_go(digest).await?;
-                    let removed = self.registry.take_over(digest, &pin, put).await?;
+                    let condemned = pins::Condemned { put, written };
+                    let removed = self.registry.take_over(digest, &pin, condemned).await?;
                     return Ok(Condemned::No(if removed { fate } else { Fate::Gone }));
                 }
                 PinFact::Kept | PinFact::Condemned => meta.update(PIN, &path, payload, &pin.version).await?,
@@ -155,10 +157,11 @@ impl Run<'_> {
                 return Ok(fate);
             }
         };
-        let deleting = encode(&PinFact::Deleting { put: blob.put });
+        let condemned = pins::Condemned::of(&blob);
+        let deleting = encode(&condemned.fact());
         match self.registry.store().meta().update(PIN, &path, deleting, pin).await? {
             MetaWrite::Done(pin) => {
-                let removed = self.registry.remove_pinned(digest, blob.put, &pin).await?;
+                let removed = self.registry.remove_pinned(digest, condemned, &pin).await?;
                 Ok(if removed { Fate::Removed(tally(&blob)) } else { Fate::Gone })
             }
             MetaWrite::Changed(_) => Ok(Fate::TooYoung),
@@ -195,8 +198,9 @@ impl Run<'_> {
             }
             match decode::<PinFact>(&pin)? {
                 // Its gc has died.
-                PinFact::Deleting { put } => {
-                    self.registry.take_over(&digest, &pin, put).await?;
+                PinFact::Deleting { put, written } => {
+                    let condemned = pins::Condemned { put, written };
+                    self.registry.take_over(&digest, &pin, condemned).await?;
                 }
                 PinFact::Kept | PinFact::Condemned => {
                     self.remove(PIN, &[digest.to_string().as_str()], &pin.version).await?;

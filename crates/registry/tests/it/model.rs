@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bulla::kek::{Identity, Providers};
-use bulla::{Bucket, CreateOptions, Digest, Engine, Managed, MetaKind, MetaWrite, Mode};
+use bulla::{BlobInfo, Bucket, CreateOptions, Digest, Engine, Managed, MetaKind, MetaWrite, Mode};
 use bulla_registry::facts::{LINK, MANIFEST, PIN, REFERRER, REPOSITORY, TAG};
 use bulla_registry::{ErrorCode, PutManifest, Registry, RegistryOptions, Repository};
 use bulla_testkit::bucket::SimBucket;
@@ -253,8 +253,7 @@ async fn a_blob_that_gc_removes_is_not_reused() {
     let layer = push(&app, b"layer").await;
     let (store, name) = (world.registry.store(), layer.to_string());
     let meta = store.meta();
-    let put = store.stat(&layer).await.unwrap().put;
-    let deleting = serde_json::json!({"state": "deleting", "put": put.to_string()}).to_string();
+    let deleting = deleting(&store.stat(&layer).await.unwrap());
     let MetaWrite::Done(version) = meta.create(PIN, &[&name], deleting).await.unwrap() else { panic!() };
     let (mounted, ()) = tokio::join!(other.mount_blob(&layer, Some(app.name())), async {
         tokio::time::sleep(Duration::from_secs(1)).await;
@@ -269,6 +268,13 @@ async fn a_blob_that_gc_removes_is_not_reused() {
     assert!(other.stat_blob(&layer).await.unwrap().is_some());
 }
 
+/// The pin of a gc that is at a blob. FORMAT.md §18
+fn deleting(blob: &BlobInfo) -> String {
+    let written = blob.modified.duration_since(std::time::UNIX_EPOCH).unwrap().as_millis();
+    serde_json::json!({"state": "deleting", "put": blob.put.to_string(), "written": u64::try_from(written).unwrap()})
+        .to_string()
+}
+
 /// A gc that died while it was at a blob holds nobody up: who wants the blob finishes it, and whatever the gc does when it
 /// wakes up is without effect on what is put then. FORMAT-R5
 #[tokio::test(start_paused = true)]
@@ -277,13 +283,13 @@ async fn a_gc_that_died_is_finished_by_who_wants_the_blob() {
     let (app, other) = (world.repository("app"), world.repository("other"));
     let layer = push(&app, b"layer").await;
     let (store, name) = (world.registry.store(), layer.to_string());
-    let put = store.stat(&layer).await.unwrap().put;
-    let deleting = serde_json::json!({"state": "deleting", "put": put.to_string()}).to_string();
+    let blob = store.stat(&layer).await.unwrap();
+    let deleting = deleting(&blob);
     assert!(store.meta().create(PIN, &[&name], deleting).await.unwrap().is_done());
     assert_eq!(push(&other, b"layer").await, layer);
     assert!(other.stat_blob(&layer).await.unwrap().is_some());
     let pin = store.meta().get(PIN, &[&name]).await.unwrap();
     assert!(pin.is_none_or(|pin| pin.payload.as_ref() == br#"{"state":"kept"}"#));
-    assert!(!store.delete_put(&layer, &put).await.unwrap(), "that one is gone");
+    assert!(!store.delete_put(&layer, &blob.put, blob.modified).await.unwrap(), "that one is gone");
     assert!(other.stat_blob(&layer).await.unwrap().is_some());
 }
