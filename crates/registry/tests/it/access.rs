@@ -81,7 +81,7 @@ async fn users_come_with_their_password_and_readers_only_read() {
     assert_eq!(ask(Method::GET, "", Some(("alice", "new"))).await, 200);
 }
 
-/// DESIGN.md asks for a server that a flood of guesses does not stop.
+/// Passwords are slow to check, on purpose.
 #[tokio::test]
 async fn a_flood_of_guesses_is_bounded_and_does_not_keep_out_who_is_known() {
     let (_folder, file) = users(&[line("alice", "secret", 10)]);
