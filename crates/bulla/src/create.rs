@@ -136,7 +136,7 @@ impl Engine {
             .map(|(key, identity)| preflight::describe(providers, runtime, key, identity, requirements));
         let described = futures::future::try_join_all(keys).await?;
         if let [(first, _), (second, _)] = &*described
-            && first.key.without_version() == second.key.without_version()
+            && first.key.same_key(&second.key)
         {
             return Err(Error::invalid(
                 "both parties have the same key, so that its owner alone could open the store; give the second one its own",

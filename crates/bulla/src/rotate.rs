@@ -278,6 +278,12 @@ pub(crate) fn holders(record: &LogRecord, party: usize) -> Vec<KeyId> {
     holders
 }
 
+/// Whether a party has this key, in any version: it is configured, or a rotation that was interrupted left it a share.
+fn has_key(record: &LogRecord, party: usize, key: &KeyId) -> Result<bool> {
+    let configured = party::key_id(record, party)?;
+    Ok(configured.same_key(key) || holders(record, party).iter().any(|holder| holder.same_key(key)))
+}
+
 /// Whose share is wrapped how.
 struct Member {
     key: KeyId,
@@ -320,7 +326,7 @@ impl Plan {
         };
         let parties = party::count(record);
         for other in (0..parties).filter(|other| *other != party.index()) {
-            if party::key_id(record, other)?.without_version() == target.without_version() {
+            if has_key(record, other, &target)? {
                 return Err(Error::invalid(
                     "the other party has this key, so that its owner alone could open the store; give each its own",
                 ));
@@ -343,7 +349,7 @@ impl Plan {
                 "the store is under a service-managed key, which is no party; rotate it to a key of yours first",
             ));
         }
-        if party::key_id(record, 0)?.without_version() == second.key.without_version() {
+        if has_key(record, Party::First.index(), &second.key)? {
             return Err(Error::invalid("the first party has this key; give the second one its own"));
         }
         let there = record.other_parties.first();

@@ -5,7 +5,7 @@ use std::time::SystemTime;
 use bulla_envelope::derive::Anchor;
 use bulla_envelope::ids::{StoreId, StoreKeyId};
 use bulla_envelope::record::{KekState, LogRecord, Managed, Mode, StoreKeyState};
-use bulla_kek::{KeyDescription, KeyId, LeaseState};
+use bulla_kek::{KeyDescription, KeyId, LeaseState, Scheme};
 
 use crate::error::Result;
 use crate::gate::{FollowedVersions, KeyFailure, KeyReport};
@@ -180,15 +180,16 @@ impl StoreInner {
                     .to_owned(),
             );
         }
-        let holder =
-            |key: &str| key.rsplit_once("/keys/").map_or(key.to_owned(), |(holder, _)| holder.to_owned());
-        if second.is_some_and(|second| holder(&second.key) == holder(&first.key)) {
-            warnings.push(
-                "the keys of both parties are in one vault, whose owner alone can use both; keep them with different owners"
-                    .to_owned(),
-            );
+        if let (Ok(first), Ok(second)) = (party::key_id(record, 0), party::key_id(record, 1))
+            && (first.scheme(), first.host()) == (second.scheme(), second.host())
+        {
+            let holder = if first.scheme() == Scheme::Pkcs11 { "on one token" } else { "in one vault" };
+            warnings.push(format!(
+                "the keys of both parties are {holder}, whose owner alone can use both; keep them with different owners"
+            ));
         }
-        if record.roots.iter().any(|root| root.groups.len() > 1) {
+        let is_behind = |party: Party| is_behind(record, party.index());
+        if record.roots.iter().any(|root| root.groups.len() > 1) || Party::ALL.into_iter().any(is_behind) {
             warnings.push("a rotation was interrupted; run it again to finish it".to_owned());
         } else if record.keks.iter().any(|kek| kek.state == KekState::Retiring) {
             warnings.push(
@@ -215,6 +216,17 @@ impl StoreInner {
         }
         warnings
     }
+}
+
+/// Whether a party holds its share by another key than is configured: a rotation of its key was interrupted, and the other
+/// party rotated after that.
+fn is_behind(record: &LogRecord, party: usize) -> bool {
+    let Ok(configured) = party::key_id(record, party) else { return false };
+    let is_configured = |holder: &KeyId| match configured.version() {
+        Some(_) => *holder == configured,
+        None => holder.same_key(&configured),
+    };
+    !holders(record, party).iter().all(is_configured)
 }
 
 fn at(unix_millis: u64) -> SystemTime {

@@ -190,6 +190,33 @@ async fn an_interrupted_rotation_leaves_both_ways_and_is_finished() {
     assert_eq!((record.roots[0].groups.len(), record.keks.len()), (1, 2));
 }
 
+/// The other party rotates from what opens, and the interrupted rotation still shows, and can still be finished.
+#[tokio::test(start_paused = true)]
+async fn an_interrupted_rotation_shows_when_the_other_party_has_rotated() {
+    let world = World::of_two_parties().await;
+    let put = world.put(&data(100)).await;
+    for name in ["k2", "c2"] {
+        world.provider.new_version(name);
+    }
+    fail_the_second_record(&world);
+    world.store.rotate(rotation(Party::First, "k2")).await.unwrap_err();
+    let error = world.store.rotate(rotation(Party::Second, "K2")).await.unwrap_err();
+    assert!(error.to_string().contains("owner alone"), "{error}");
+    // A node that is new goes by the new key, which opens as well.
+    let (node, ..) = world.node(2).await;
+    assert!(node.rotate(rotation(Party::Second, "c2")).await.unwrap().changed);
+    let interrupted = |status: bulla::Status| status.warnings.iter().any(|it| it.contains("interrupted"));
+    assert!(interrupted(world.store.status().await.unwrap()));
+    assert!(world.store.rotate(rotation(Party::First, "k2")).await.unwrap().changed);
+    let status = world.store.status().await.unwrap();
+    assert!(status.key.contains("k2") && status.second.as_ref().unwrap().key.contains("c2"));
+    assert!(!interrupted(status));
+    world.provider.deny("k", DenyReason::Deleted);
+    world.provider.deny("c", DenyReason::Deleted);
+    pass(2 * R).await;
+    assert_eq!(get(&world.store, &put.digest).await.unwrap(), data(100));
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_second_party_is_brought_in_and_needed_from_then_on() {
     let world = World::new().await;
@@ -226,6 +253,9 @@ async fn what_two_parties_can_not_be_is_refused() {
     assert!(create(&|options| options.mode = Mode::Direct).await.contains("hierarchical"));
     assert!(create(&|options| options.managed = Managed::Service).await.contains("service-managed"));
     assert!(create(&|options| options.second = Some(second("k"))).await.contains("same key"));
+    // Key vaults take names in any case.
+    world.provider.new_version("K");
+    assert!(create(&|options| options.second = Some(second("K"))).await.contains("same key"));
 
     let refused = async |options: RotateOptions| {
         let error = world.store.rotate(options).await.unwrap_err();
@@ -233,12 +263,15 @@ async fn what_two_parties_can_not_be_is_refused() {
         error.to_string()
     };
     assert!(refused(rotation(Party::Second, "c")).await.contains("bring a second one in"));
-    let same = RotateOptions { second: Some(second("k")), ..RotateOptions::default() };
-    assert!(refused(same).await.contains("own"));
+    for same in ["k", "K"] {
+        let same = RotateOptions { second: Some(second(same)), ..RotateOptions::default() };
+        assert!(refused(same).await.contains("give the second one its own"));
+    }
     let join = RotateOptions { second: Some(second("c")), ..RotateOptions::default() };
     world.store.rotate(join).await.unwrap();
     assert!(refused(rotation(Party::First, "c")).await.contains("owner alone"));
     assert!(refused(rotation(Party::Second, "k")).await.contains("owner alone"));
+    assert!(refused(rotation(Party::Second, "K")).await.contains("owner alone"));
     world.provider.new_version("c2");
     let third = RotateOptions { second: Some(second("c2")), ..RotateOptions::default() };
     assert!(refused(third).await.contains("two parties already"));
