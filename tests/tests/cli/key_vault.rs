@@ -37,7 +37,7 @@ impl KeyVault {
         Self { world, served, environment }
     }
 
-    fn new_version(&self, name: &str, kty: &str) -> String {
+    pub(crate) fn new_version(&self, name: &str, kty: &str) -> String {
         let vault = self.world.path("vault");
         let key = self.world.json(&["vault", "key", "create", &vault, "--name", name, "--kty", kty]);
         key["key"]["kid"].as_str().unwrap().rsplit('/').next().unwrap().to_owned()
@@ -64,17 +64,17 @@ impl KeyVault {
         ran(command.output().unwrap())
     }
 
-    fn ok(&self, arguments: &[&str]) -> Ran {
+    pub(crate) fn ok(&self, arguments: &[&str]) -> Ran {
         let ran = self.run_with(arguments, &[]);
         assert_eq!((ran.code, ran.stderr.as_str()), (0, ""), "bulla {}", arguments.join(" "));
         ran
     }
 
-    fn json(&self, arguments: &[&str]) -> Value {
+    pub(crate) fn json(&self, arguments: &[&str]) -> Value {
         serde_json::from_slice(&self.ok(&[arguments, &["--json"]].concat()).stdout).unwrap()
     }
 
-    fn fails(&self, code: i32, arguments: &[&str], change: &[(&str, Option<&str>)]) -> String {
+    pub(crate) fn fails(&self, code: i32, arguments: &[&str], change: &[(&str, Option<&str>)]) -> String {
         let ran = self.run_with(arguments, change);
         assert_eq!(ran.code, code, "bulla {}: {ran:?}", arguments.join(" "));
         assert_eq!(ran.stderr.lines().count(), 1, "{ran:?}");
@@ -86,7 +86,7 @@ impl KeyVault {
         self.json(&["init", &self.world.store(), "--kek", &kek, "--identity", IDENTITY])
     }
 
-    fn put(&self, bytes: &[u8]) -> String {
+    pub(crate) fn put(&self, bytes: &[u8]) -> String {
         let file = self.world.write("to-put", bytes);
         self.ok(&["put", &self.world.store(), &file]).text().trim().to_owned()
     }

@@ -53,7 +53,7 @@ fn all_there(world: &World, blobs: &[(String, Vec<u8>)]) {
 }
 
 /// Starts the command and kills it at some moment, again and again.
-fn kill_again_and_again(world: &World, arguments: &[&str], mut between: impl FnMut(u32)) {
+pub(crate) fn kill_again_and_again(world: &World, arguments: &[&str], mut between: impl FnMut(u32)) {
     let started = Instant::now();
     let mut kills = 0;
     while started.elapsed() < KILLING {

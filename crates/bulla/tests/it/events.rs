@@ -261,6 +261,28 @@ fn forms(secret: &[u8]) -> Vec<String> {
     vec![hex.to_uppercase(), hex, list.trim_matches(['[', ']']).to_owned(), base64]
 }
 
+/// Of a store of two parties, what opens it names both keys, and what each was asked names that one.
+#[tokio::test(start_paused = true)]
+async fn both_parties_keys_are_named() {
+    let world = World::of_two_parties().await;
+    let heard = Heard::default();
+    let engine = listening(&world.runtime, &world.provider, &heard);
+    let store = engine.open(bucket(&world.script), world.pinned()).await.unwrap();
+    let names =
+        |event: Event| -> Vec<String> { event.keys.iter().map(|key| key.name().to_owned()).collect() };
+    assert_eq!(names(heard.only(Action::Open)), ["k", "c"]);
+    let unwraps = heard.all().into_iter().filter(|event| event.action == Action::Unwrap);
+    assert_eq!(unwraps.flat_map(names).collect::<Vec<_>>(), ["k", "c"]);
+    heard.forget();
+    world.provider.deny("c", DenyReason::Disabled);
+    traffic(&store, 40).await;
+    assert_eq!(names(heard.only(Action::Deny)), ["k", "c"]);
+    let refused = |event: &Event| event.action == Action::Unwrap && event.outcome == Outcome::Denied;
+    let refusals: Vec<Event> = heard.all().into_iter().filter(refused).collect();
+    assert!(!refusals.is_empty());
+    assert!(refusals.into_iter().all(|event| names(event) == ["c"]));
+}
+
 #[tokio::test(start_paused = true)]
 async fn nodes_have_names_of_their_own() {
     let (world, _) = listened().await;
