@@ -113,6 +113,8 @@ struct State {
     /// Keys, and identities that may not use them.
     forbidden: BTreeSet<(String, String)>,
     down: bool,
+    /// Keys whose holder is down, and the others' are not.
+    out_of_reach: BTreeSet<String>,
     /// Keys about which nobody gets an answer.
     hanging: BTreeSet<String>,
     latency: Duration,
@@ -147,6 +149,7 @@ impl SimProvider {
             versionless_denied: None,
             forbidden: BTreeSet::new(),
             down: false,
+            out_of_reach: BTreeSet::new(),
             hanging: BTreeSet::new(),
             latency: Duration::ZERO,
             calls: Calls::default(),
@@ -258,6 +261,16 @@ impl SimProvider {
     /// Answers nobody, or everybody again.
     pub fn set_down(&self, down: bool) {
         self.lock().down = down;
+    }
+
+    /// Answers nobody who asks about the key of this name, or everybody again.
+    pub fn set_out_of_reach(&self, name: &str, out_of_reach: bool) {
+        let mut state = self.lock();
+        if out_of_reach {
+            state.out_of_reach.insert(name.to_owned())
+        } else {
+            state.out_of_reach.remove(name)
+        };
     }
 
     /// Gives no answer about the key of this name, or answers again.
@@ -384,7 +397,7 @@ impl SimProvider {
     }
 
     fn check(state: &State, key: &KeyId, identity: &Identity) -> Result<(), KekError> {
-        if state.down {
+        if state.down || state.out_of_reach.contains(key.name()) {
             return Err(KekError::unavailable("the key service does not answer"));
         }
         if state.forbidden.contains(&(key.name().to_owned(), identity.to_string())) {

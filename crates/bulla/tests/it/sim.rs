@@ -70,7 +70,8 @@ fn direct_mode_loses_nothing() {
     for_each_seed(200, async |sim| scenario(sim, Mode::Direct, 1, FIRST).await);
 }
 
-/// Two parties' keys, each denied, given back and rotated at any time: nothing is read longer than R after either was.
+/// Two parties' keys, each denied, out of reach, given back and rotated at any time, whatever the other does: nothing is
+/// read longer than R after either was.
 #[test]
 fn two_parties_are_needed() {
     for_each_seed(200, async |sim| scenario(sim, Mode::Hierarchical, 1, BOTH).await);
@@ -103,9 +104,9 @@ async fn scenario(sim: &Simulation, mode: Mode, rewraps: u64, parties: Parties) 
     let model: Model = Arc::new(Mutex::new(SIZES.iter().map(|_| Known::default()).collect()));
 
     provider.set_faults(service_faults(sim.random()), sim.random());
-    let owner = customer(sim, &provider, parties);
+    let owners = parties.iter().map(|(_, keys)| customer(sim, &provider, keys, parties.len() == 1));
     let nodes = NODES.iter().map(|name| machine(sim, name, &provider, anchor, &model, rewraps, parties));
-    futures::join!(owner, futures::future::join_all(nodes));
+    futures::join!(futures::future::join_all(owners), futures::future::join_all(nodes));
 
     // Everything heals.
     provider.set_faults(ServiceFaults::default(), sim.random());
@@ -123,8 +124,14 @@ fn service_faults(random: &SeededRandom) -> ServiceFaults {
     ServiceFaults { latency, lost_call: rate(), lost_answer: rate(), throttled: rate(), hangs: 0 }
 }
 
-/// The key's owner takes it away and gives it back; the service is down at times.
-async fn customer(sim: &Simulation, provider: &SimProvider, parties: Parties) {
+/// A key's owner takes it away and gives it back; the service is down at times, for one of two parties without the other.
+async fn customer(sim: &Simulation, provider: &SimProvider, keys: &[&str], is_alone: bool) {
+    let set_down = |down| {
+        if is_alone {
+            return provider.set_down(down);
+        }
+        keys.iter().for_each(|name| provider.set_out_of_reach(name, down));
+    };
     let random = sim.random();
     for _ in 0..4 {
         sim.sleep(random.duration(Duration::from_secs(90))).await;
@@ -132,18 +139,18 @@ async fn customer(sim: &Simulation, provider: &SimProvider, parties: Parties) {
             0 => {
                 let reason =
                     *random.pick(&[DenyReason::Forbidden, DenyReason::Disabled, DenyReason::Deleted]);
-                let name = *random.pick(&names(parties));
+                let name = *random.pick(&keys[..keys.len() - 1]);
                 provider.deny(name, reason);
                 sim.sleep(random.duration(Duration::from_secs(120))).await;
                 provider.allow(name);
             }
             1 => {
-                provider.set_down(true);
+                set_down(true);
                 sim.sleep(random.duration(Duration::from_secs(90))).await;
-                provider.set_down(false);
+                set_down(false);
             }
             2 => {
-                provider.new_version(if parties.len() > 1 && random.chance(500) { "c2" } else { "k2" });
+                provider.new_version(keys[1]);
             }
             _ => {}
         }

@@ -73,7 +73,7 @@ async fn scenario(sim: &Simulation) {
     facts.lock().unwrap().uploads.extend((0..SESSIONS).map(|_| Upload::default()));
 
     provider.set_faults(service_faults(sim.random()), sim.random());
-    let owner = customer(sim, &provider, FIRST);
+    let owner = customer(sim, &provider, FIRST[0].1, true);
     let nodes = NODES.iter().map(|name| machine(sim, name, &provider, anchor, &facts));
     futures::join!(owner, futures::future::join_all(nodes));
 
