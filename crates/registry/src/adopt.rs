@@ -114,6 +114,15 @@ impl Registry {
             report.unlinked = listing.tally_of(&unlinked);
         });
         failures.into_iter().for_each(|failure| log.failed(failure));
+        // What looks unlinked may be linked by what we don't understand; then nothing is removed at all.
+        if options.drop_unlinked {
+            let links = format!("{}/repositories/", tree::ROOT);
+            for key in inventory.unknown.iter().filter(|key| key.starts_with(&links)) {
+                let why =
+                    "it may be a link, and what it links would be dropped as unlinked; rename or remove it";
+                log.failed(AdoptFailure::new(None, format!("object {key}"), why));
+            }
+        }
 
         let copying = Copying::new(self, source, &inventory, &options, &log);
         for (name, repository) in &inventory.repositories {

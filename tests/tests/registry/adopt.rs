@@ -160,6 +160,24 @@ fn killed_and_run_again_it_finishes() {
     assert!(world.ok(&["verify", &store, "--deep"]).text().contains("damaged  0"));
 }
 
+/// What is linked under a name that we don't understand is not unlinked: nothing is removed then.
+#[test]
+fn what_may_be_linked_is_not_dropped() {
+    let Some(tools) = Tools::find() else { return };
+    let world = World::with_store();
+    if filled(&tools, &world).is_none() {
+        return;
+    }
+    let repositories = source(&world).join("docker/registry/v2/repositories");
+    fs::rename(repositories.join("library"), repositories.join("Library")).unwrap();
+    let count = files(source(&world)).len();
+    let arguments = ["adopt", &world.path("source"), &world.store(), "--delete-source", "--drop-unlinked"];
+    let ran = world.run(&arguments);
+    assert_eq!(ran.code, 8, "{ran:?}");
+    assert!(ran.stderr.contains("Library/app") && ran.stderr.contains("may be a link"), "{ran:?}");
+    assert_eq!(files(source(&world)).len(), count, "all originals are there");
+}
+
 /// A layer that is not what its name says is named, the rest is adopted, and nothing is removed.
 #[test]
 fn what_is_damaged_in_the_source_is_named_and_keeps_all_originals() {

@@ -44,6 +44,16 @@ fn layouts_go_in_and_come_out() {
     tools.copy(&["--all"], "oci:exported:both", "oci:copied:both");
     assert_eq!(tools.digest("copied", "both"), tools.digest("images", "both"));
     tools.blobs("exported");
+    // What was damaged there since is written again.
+    let folder = fs::read_dir(tools.path("exported/blobs/sha256")).unwrap();
+    let largest =
+        folder.map(|file| file.unwrap().path()).max_by_key(|file| fs::metadata(file).unwrap().len()).unwrap();
+    let mut bytes = fs::read(&largest).unwrap();
+    bytes[1000] ^= 1;
+    fs::write(&largest, &bytes).unwrap();
+    let report = world.json(&["export", "library/app:both", &out, &store]);
+    assert_eq!(report["written"]["objects"], 1, "{report:#}");
+    tools.blobs("exported");
     let by_digest = format!("other@{}", tools.digest("images", "one"));
     world.ok(&["export", &by_digest, &tools.path("single"), &store]);
 

@@ -4,13 +4,14 @@ use std::collections::HashSet;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use bulla::{Digest, Tally};
+use bulla::{Algorithm, Digest, Tally};
 use bytes::Bytes;
+use data_encoding::HEXLOWER;
 use futures::future::BoxFuture;
 use futures::stream::{self, BoxStream};
 use futures::{FutureExt, StreamExt, TryStreamExt};
 use serde_json::{Map, Value};
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::{Entry, INDEX, Index, LAYOUT, LayoutError, MAX_DEPTH, REF_NAME, at, blob, too_deep};
 use crate::error::RegistryError;
@@ -151,8 +152,9 @@ impl Exporting<'_> {
         content: BoxStream<'_, Result<Bytes, LayoutError>>,
     ) -> Result<(), LayoutError> {
         let path = blob(self.folder, digest);
-        // Names are digests: what has the name and the length is that, or was damaged by somebody else.
-        if tokio::fs::metadata(&path).await.is_ok_and(|meta| meta.len() == len) {
+        // It may have been damaged since; then it is written again.
+        let is_there = tokio::fs::metadata(&path).await.is_ok_and(|meta| meta.len() == len);
+        if is_there && has_digest(&path, digest).await? {
             self.done.present += 1;
             return Ok(());
         }
@@ -189,6 +191,27 @@ impl Exporting<'_> {
         }
         Ok(entries)
     }
+}
+
+/// Whether the file's content is what its name says.
+async fn has_digest(path: &Path, digest: &Digest) -> Result<bool, LayoutError> {
+    async fn hash<H: sha2::Digest>(mut file: tokio::fs::File) -> io::Result<String> {
+        let mut hasher = H::new();
+        let mut piece = vec![0; 1 << 20];
+        loop {
+            let read = file.read(&mut piece).await?;
+            if read == 0 {
+                return Ok(HEXLOWER.encode(&hasher.finalize()));
+            }
+            hasher.update(&piece[..read]);
+        }
+    }
+    let file = tokio::fs::File::open(path).await.map_err(at(path))?;
+    let hex = match digest.algorithm() {
+        Algorithm::Sha512 => hash::<sha2::Sha512>(file).await,
+        _ => hash::<sha2::Sha256>(file).await,
+    };
+    Ok(digest.to_string().ends_with(&format!(":{}", hex.map_err(at(path))?)))
 }
 
 fn entry(media_type: &str, digest: &Digest, size: usize) -> Entry {
