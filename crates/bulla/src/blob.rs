@@ -9,7 +9,6 @@ use bulla_envelope::cobblestone::{CHUNK_LEN, Opener};
 use bulla_envelope::context::extent_context;
 use bulla_envelope::digest::{Digest, Hasher};
 use bulla_envelope::envelope::BlobRecord;
-use bulla_envelope::ids::BlobId;
 use bulla_envelope::names::extent_key;
 use bytes::Bytes;
 use futures::stream::{self, BoxStream};
@@ -39,11 +38,9 @@ pub struct BlobInfo {
     pub digest: Digest,
     /// Its length in bytes.
     pub size: u64,
-    /// Names the put that made it: bytes that are deleted and put again get another one.
-    pub put: BlobId,
     /// When it was put, in milliseconds since 1970.
     pub created: u64,
-    /// When its envelope was last written, by the bucket's clock: when it was put or its key re-wrapped.
+    /// When its envelope was last written, by the bucket's clock: when it was put, renewed or its key re-wrapped.
     pub modified: SystemTime,
     /// When it goes, in milliseconds since 1970; `None`: when it is deleted.
     pub expires: Option<u64>,
@@ -296,7 +293,6 @@ pub(crate) fn info(opened: &OpenedBlob) -> BlobInfo {
     BlobInfo {
         digest: record.digest.clone(),
         size: record.size,
-        put: record.blob,
         created: record.created,
         modified: opened.modified,
         expires: record.expires,
