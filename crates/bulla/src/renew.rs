@@ -1,6 +1,7 @@
 //! Renewing a blob: its envelope is sealed and written again, so that it is young by the bucket's clock.
 //!
-//! Nothing that it says changes, its wraps included, so it costs no call to a key provider but those that opening costs. Its
+//! Nothing that it says changes, its wraps included, so it costs no call to a key provider but the one
+//! that opening costs in direct mode. Its
 //! salt does, so that no two versions of an envelope are alike: who read an older one can neither remove nor replace this one.
 
 use std::time::SystemTime;
@@ -18,24 +19,24 @@ use crate::sweep::envelope::Read;
 const ATTEMPTS: usize = 16;
 
 impl StoreInner {
-    /// The blob's size, its envelope written after `since`; `None` if it is not there.
-    pub(crate) async fn renew(&self, digest: &Digest, since: SystemTime) -> Result<Option<u64>> {
+    /// Whether the blob is there; its envelope was written after `since` then.
+    pub(crate) async fn renew(&self, digest: &Digest, since: SystemTime) -> Result<bool> {
         let key = self.blob_key(&*self.gate.secrets(self).await?, digest);
         let mut failure = None;
         for attempt in 0..ATTEMPTS {
             let object = match self.read_envelope_at(&key).await? {
-                Read::Gone => return Ok(None),
+                Read::Gone => return Ok(false),
                 Read::Failed(error) => return Err(error),
                 Read::Object(object, _) => object,
             };
+            // Also what an attempt has written whose answer was lost. Opening it would cost a call in direct mode.
+            if object.last_modified > since {
+                return Ok(true);
+            }
             let (envelope, opened, keys) = self.open_surely(&object, digest).await??;
             let record = opened.record;
             if record.expires.is_some_and(|expires| expires <= self.parts.runtime.now().unix_ms()) {
-                return Ok(None);
-            }
-            // Also what an attempt has written whose answer was lost.
-            if object.last_modified > since {
-                return Ok(Some(record.size));
+                return Ok(false);
             }
             let mut salt = [0; 24];
             self.parts.runtime.random().fill(&mut salt);
@@ -46,7 +47,7 @@ impl StoreInner {
                     Error::corrupt(format!("the envelope of {digest} can't be sealed")).with_source(error)
                 })?;
             match self.bucket.put_update(&key, Bytes::from(renewed.encode()), &object.version).await {
-                Conditional::Done(_) => return Ok(Some(record.size)),
+                Conditional::Done(_) => return Ok(true),
                 Conditional::Lost => {}
                 Conditional::Unknown(error) => {
                     failure = Some(error);

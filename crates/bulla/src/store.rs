@@ -226,17 +226,17 @@ impl Store {
     }
 
     /// Makes sure that the blob's envelope was last written after `since`, by the bucket's clock: one that is older is sealed
-    /// and written again, with all that it says. The blob's size; `None` where it is not there.
+    /// and written again, with all that it says; a younger one is not even opened. Whether the blob is there.
     ///
     /// With [`delete_older`](Self::delete_older), this is how who uses blobs keeps out of the way of who removes those that
     /// nobody uses: a renewed blob is not removed by who looked before, and a removed one is not renewed.
     ///
     /// # Errors
-    /// As [`Store::get`], but for `NotFound`.
+    /// As [`Store::get`], but for `NotFound`; `Corrupt` only where it had to be written.
     ///
     /// # Cancel safety
     /// A dropped call may or may not have written it.
-    pub async fn renew(&self, digest: &Digest, since: SystemTime) -> Result<Option<u64>> {
+    pub async fn renew(&self, digest: &Digest, since: SystemTime) -> Result<bool> {
         self.inner.renew(digest, since).await
     }
 

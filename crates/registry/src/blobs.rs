@@ -30,7 +30,10 @@ impl Repository {
     /// # Cancel safety
     /// Cancel safe.
     pub async fn stat_blob(&self, digest: &Digest) -> Result<Option<BlobStat>> {
-        let size = self.rely_on_linked(digest).await?;
+        if !self.rely_on_link(digest).await? {
+            return Ok(None);
+        }
+        let size = self.registry().rely_on_blob(digest).await?;
         Ok(size.map(|size| BlobStat { digest: digest.clone(), size }))
     }
 
@@ -192,16 +195,13 @@ impl Repository {
         if (put.created || kept.there) && self.in_time(kept) {
             return Ok(());
         }
-        match self.registry().rely_on_blob(digest).await? {
-            Some(_) => Ok(()),
-            None => Err(removed_meanwhile()),
-        }
+        if self.registry().keep_blob(digest).await? { Ok(()) } else { Err(removed_meanwhile()) }
     }
 
     /// Keeps gc from removing an old blob while the same is put again.
     async fn keep_if_there(&self, digest: &Digest) -> Result<Kept> {
         let since = self.registry().boot();
-        let there = self.registry().rely_on_blob(digest).await?.is_some();
+        let there = self.registry().keep_blob(digest).await?;
         Ok(Kept { since, there })
     }
 

@@ -20,15 +20,16 @@ impl Repository {
         }
     }
 
-    /// The linked blob's size, for who relies on it: link and blob stay for at least half of the grace. A link alone says
-    /// nothing: one that was written too late may be to a blob that gc has removed.
-    pub(crate) async fn rely_on_linked(&self, digest: &Digest) -> Result<Option<u64>> {
+    /// Whether the repository has the link, which then stays for at least half of the grace. It says nothing alone: one that was
+    /// written too late may be to a blob that gc has removed.
+    pub(crate) async fn rely_on_link(&self, digest: &Digest) -> Result<bool> {
         let name = digest.to_string();
-        let path = [self.name().as_str(), &name];
-        match self.registry().rely_on(LINK, &path).await? {
-            Some(_) => self.registry().rely_on_blob(digest).await,
-            None => Ok(None),
-        }
+        Ok(self.registry().rely_on(LINK, &[self.name().as_str(), &name]).await?.is_some())
+    }
+
+    /// Whether the repository has the blob, for who relies on it: link and blob stay for at least half of the grace.
+    pub(crate) async fn keep_linked(&self, digest: &Digest) -> Result<bool> {
+        Ok(self.rely_on_link(digest).await? && self.registry().keep_blob(digest).await?)
     }
 
     /// Links a blob whose envelope is young.

@@ -235,12 +235,11 @@ impl Repository {
     async fn rely_on(&self, need: Need) -> Result<(Digest, bool)> {
         let (digest, there) = match need {
             Need::Blob(digest) => {
-                let there = self.rely_on_linked(&digest).await?.is_some();
+                let there = self.keep_linked(&digest).await?;
                 (digest, there)
             }
             Need::Manifest(digest) => {
-                let there =
-                    self.rely_on_manifest(&digest).await? || self.rely_on_linked(&digest).await?.is_some();
+                let there = self.rely_on_manifest(&digest).await? || self.keep_linked(&digest).await?;
                 (digest, there)
             }
         };

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bulla::{Digest, ErrorKind, MetaEntry, MetaKind, MetaVersion, MetaWrite, Store};
 use bytes::Bytes;
@@ -118,15 +118,36 @@ impl Registry {
     /// The size of a blob, for who relies on it: it stays for at least half of the grace. One that is damaged is not there, so
     /// that it is pushed again, which repairs it.
     pub(crate) async fn rely_on_blob(&self, digest: &Digest) -> Result<Option<u64>> {
-        let now = self.inner.clock.now(self.store()).await?;
-        let since = now.checked_sub(self.options().grace / 2).unwrap_or(UNIX_EPOCH);
+        let size = match self.store().stat(digest).await {
+            Ok(blob) if blob.modified > self.counts_since().await? => return Ok(Some(blob.size)),
+            Ok(blob) => blob.size,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            Err(error) if error.kind() == ErrorKind::Corrupt => {
+                tracing::error!(%error, "a damaged blob is taken for none");
+                return Ok(None);
+            }
+            Err(error) => return Err(error.into()),
+        };
+        Ok(self.keep_blob(digest).await?.then_some(size))
+    }
+
+    /// As [`rely_on_blob`](Self::rely_on_blob), whether it is there; without looking whether it is damaged, for that costs a
+    /// call of the key provider in direct mode.
+    pub(crate) async fn keep_blob(&self, digest: &Digest) -> Result<bool> {
+        let since = self.counts_since().await?;
         match self.store().renew(digest, since).await {
             Err(error) if error.kind() == ErrorKind::Corrupt => {
                 tracing::error!(%error, "a damaged blob is taken for none");
-                Ok(None)
+                Ok(false)
             }
-            size => Ok(size?),
+            there => Ok(there?),
         }
+    }
+
+    /// What was written before this is written again when it is relied on.
+    async fn counts_since(&self) -> Result<SystemTime> {
+        let now = self.inner.clock.now(self.store()).await?;
+        Ok(now.checked_sub(self.options().grace / 2).unwrap_or(UNIX_EPOCH))
     }
 
     /// Keeps the object at `path` as long as gc's grace from now on: one that is older than half of it is written again. `None`

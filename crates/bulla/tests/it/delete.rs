@@ -109,11 +109,11 @@ async fn only_what_is_older_is_deleted_and_what_is_renewed_is_younger() {
 
     // As old as that already: nothing is written.
     let before = first.modified - Duration::from_millis(1);
-    assert_eq!(world.store.renew(digest, before).await.unwrap(), Some(10));
+    assert!(world.store.renew(digest, before).await.unwrap());
     assert_eq!(stored(&objects, &key), envelope);
     assert_eq!(delete(before).await, None);
 
-    assert_eq!(world.store.renew(digest, first.modified).await.unwrap(), Some(10));
+    assert!(world.store.renew(digest, first.modified).await.unwrap());
     let renewed = world.store.stat(digest).await.unwrap();
     assert!(renewed.modified > first.modified);
     assert_eq!((renewed.created, renewed.size, &renewed.wrapped_by), (first.created, 10, &first.wrapped_by));
@@ -123,7 +123,7 @@ async fn only_what_is_older_is_deleted_and_what_is_renewed_is_younger() {
 
     assert_eq!(delete(renewed.modified).await, Some(renewed.clone()));
     assert_eq!(delete(renewed.modified).await, None);
-    assert_eq!(world.store.renew(digest, renewed.modified).await.unwrap(), None, "it is gone for good");
+    assert!(!world.store.renew(digest, renewed.modified).await.unwrap(), "it is gone for good");
 
     pass(R).await;
     world.put(&data(10)).await;
@@ -132,7 +132,7 @@ async fn only_what_is_older_is_deleted_and_what_is_renewed_is_younger() {
     // The answers are lost; the request was applied.
     world.script.after(Op::Update, "blobs/", move || Some(broken_connection()));
     pass(R).await;
-    assert_eq!(world.store.renew(digest, again.modified).await.unwrap(), Some(10));
+    assert!(world.store.renew(digest, again.modified).await.unwrap());
     let again = world.store.stat(digest).await.unwrap();
     world.script.after(Op::Update, "blobs/", move || Some(broken_connection()));
     assert_eq!(delete(again.modified).await, Some(again));
@@ -157,7 +157,7 @@ async fn a_blob_is_either_renewed_or_removed() {
                 removed
             });
             assert!(removed.unwrap().is_some());
-            assert_eq!(renewed.unwrap(), None);
+            assert!(!renewed.unwrap());
             assert!(!world.store.contains(&digest).await.unwrap());
         } else {
             (removed, renewed) = tokio::join!(world.store.delete_older(&digest, old), async {
@@ -166,7 +166,7 @@ async fn a_blob_is_either_renewed_or_removed() {
                 drop(held);
                 renewed
             });
-            assert_eq!(renewed.unwrap(), Some(100_000));
+            assert!(renewed.unwrap());
             assert!(removed.unwrap().is_none());
             assert_eq!(get(&world.store, &digest).await.unwrap(), data(100_000));
         }
