@@ -216,11 +216,11 @@ pub(crate) fn pieces(
     let lens: Vec<u64> = opened.record.extents.iter().map(|extent| extent.len).collect();
     let piece_len = inner.piece_len();
     let pieces = plan(&lens, range, (piece_len / CHUNK_LEN) as u64);
-    let fetcher = (Arc::clone(&inner), Arc::clone(&opened));
+    let fetcher = (Arc::clone(&inner), Arc::clone(&opened), Buffers::default());
     let fetched = stream::iter(pieces).map(move |piece| {
-        let (inner, opened) = fetcher.clone();
+        let (inner, opened, buffers) = fetcher.clone();
         async move {
-            let sealed = inner.fetch(&opened.record, &piece).await?;
+            let sealed = inner.fetch(&opened.record, &piece, &buffers).await?;
             Ok::<_, Error>((piece, sealed))
         }
     });
@@ -260,10 +260,10 @@ impl StoreInner {
         wanted.min(self.parts.memory_per_stream / (READ_AHEAD + 2)).max(CHUNK_LEN)
     }
 
-    async fn fetch(&self, record: &BlobRecord, piece: &Piece) -> Result<Bytes> {
+    async fn fetch(&self, record: &BlobRecord, piece: &Piece, buffers: &Buffers) -> Result<Bytes> {
         let key = extent_key(&record.extents[piece.extent].name);
         let expected = piece.sealed.end - piece.sealed.start;
-        match self.bucket.get_range(&key, piece.sealed.clone()).await {
+        match self.bucket.get_range_with(buffers, &key, piece.sealed.clone()).await {
             Ok(bytes) if bytes.len() as u64 == expected => Ok(bytes),
             Ok(_) => Err(Error::corrupt(format!("data of {} is cut short", record.digest))),
             Err(error)
