@@ -65,6 +65,13 @@ impl Repository {
         self.registry().write(REFERRER, &[self.name().as_str(), &subject, &digest], payload).await
     }
 
+    /// Whether a manifest is listed below its subject.
+    pub(crate) async fn has_referrer(&self, subject: &Digest, digest: &Digest) -> Result<bool> {
+        let (subject, digest) = (subject.to_string(), digest.to_string());
+        let path = [self.name().as_str(), subject.as_str(), digest.as_str()];
+        Ok(self.store().meta().get(REFERRER, &path).await?.is_some())
+    }
+
     pub(crate) async fn remove_referrer(&self, subject: &Digest, digest: &Digest) -> Result<bool> {
         let (subject, digest) = (subject.to_string(), digest.to_string());
         self.registry().remove(REFERRER, &[self.name().as_str(), &subject, &digest]).await
