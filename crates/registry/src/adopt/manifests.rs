@@ -118,6 +118,9 @@ impl Copying<'_> {
             return Ok(Ok(Outcome::Lists(children)));
         }
         if let Some(missing) = self.missing(repository, found, there, &parsed).await? {
+            if found.manifests.contains(&missing) {
+                return Ok(Err(not_adopted(&missing)));
+            }
             let why = format!("it needs {missing}, which the repository does not have in the source");
             return Ok(Err(Refusal::damaged(why)));
         }
@@ -168,8 +171,7 @@ impl Copying<'_> {
                 }
                 match self.blob(repository, digest).await {
                     Ok(Ok(Blob::Present(_) | Blob::Sealed(_))) => {}
-                    Ok(Ok(Blob::Dangling)) => return Ok(Err(not_adopted(digest))),
-                    Ok(Err(_)) => return Ok(Err(not_adopted(digest))),
+                    Ok(Ok(Blob::Dangling) | Err(_)) => return Ok(Err(not_adopted(digest))),
                     Err(error) if Refusal::of_registry(&error).is_some() => {
                         return Ok(Err(not_adopted(digest)));
                     }
