@@ -83,6 +83,13 @@ impl Repository {
         Ok(())
     }
 
+    /// Whether a manifest is listed below its subject.
+    pub(crate) async fn has_referrer(&self, subject: &Digest, digest: &Digest) -> Result<bool> {
+        let (subject, digest) = (subject.to_string(), digest.to_string());
+        let path = [self.name().as_str(), subject.as_str(), digest.as_str()];
+        Ok(self.store().meta().get(REFERRER, &path).await?.is_some())
+    }
+
     /// Takes a manifest that was removed from its subject's list. Who puts it again meanwhile writes the manifest, then the
     /// entry anew.
     pub(crate) async fn remove_referrer(&self, subject: &Digest, digest: &Digest) -> Result<()> {

@@ -436,7 +436,7 @@ fn folder_error(root: &FsPath, error: io::Error) -> BucketError {
     BucketError::new(kind, format!("{what} {}", root.display())).with_source(error)
 }
 
-fn generic(source: io::Error) -> Error {
+pub(super) fn generic(source: io::Error) -> Error {
     Error::Generic { store: "FileStore", source: source.into() }
 }
 
@@ -456,7 +456,9 @@ fn store_error(location: &Path, source: io::Error) -> Error {
 
 /// Runs blocking file work off the runtime's threads, or right here without one. It is not stopped by dropping the
 /// future.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+pub(super) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
     match tokio::runtime::Handle::try_current() {
         Ok(runtime) => runtime.spawn_blocking(work).await?,
         Err(_) => work(),

@@ -4,6 +4,7 @@
 // Tokens and TLS of the tests need a back end that signs.
 #[cfg(feature = "aws-lc")]
 mod access;
+mod adopt;
 mod blobs;
 mod bucket;
 mod client;

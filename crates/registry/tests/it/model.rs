@@ -20,7 +20,7 @@ use crate::client::{OCI_MANIFEST, sha256};
 pub(crate) const HOUR: Duration = Duration::from_secs(60 * 60);
 
 pub(crate) struct World {
-    script: ScriptedStore,
+    pub(crate) script: ScriptedStore,
     runtime: SimRuntime,
     pub(crate) registry: Registry,
 }
