@@ -4,6 +4,8 @@
 
 #[path = "registry/adopt.rs"]
 mod adopt;
+#[path = "registry/certificates.rs"]
+mod certificates;
 #[path = "registry/gc.rs"]
 mod gc;
 #[path = "registry/images.rs"]
@@ -18,6 +20,8 @@ mod nodes;
 mod oci_client;
 #[path = "registry/revoked.rs"]
 mod revoked;
+#[path = "registry/server.rs"]
+mod server;
 #[path = "registry/skopeo.rs"]
 mod skopeo;
 #[path = "registry/trust.rs"]
