@@ -18,6 +18,10 @@ mod node;
 mod nodes;
 #[path = "registry/oci_client.rs"]
 mod oci_client;
+#[path = "registry/one_bucket.rs"]
+mod one_bucket;
+#[path = "registry/places.rs"]
+mod places;
 #[path = "registry/revoked.rs"]
 mod revoked;
 #[path = "registry/server.rs"]
