@@ -102,3 +102,57 @@ fn header(name: &Name, len: u64) -> io::Result<Vec<u8>> {
     // Without the end that `into_inner` would write.
     Ok(std::mem::take(builder.get_mut()))
 }
+
+#[cfg(test)]
+mod tests {
+    use bulla::Algorithm;
+    use futures::{StreamExt, stream};
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::layout::archive::Archive;
+
+    #[tokio::test]
+    async fn what_is_written_is_found() {
+        let folder = TempDir::new().unwrap();
+        let path = folder.path().join("x.tar");
+        let mut writer = ArchiveWriter::create(&path).await.unwrap();
+        let contents = [b"".to_vec(), b"one".to_vec(), vec![2; 512], vec![3; 513], vec![4; 3 << 20]];
+        let names = contents.iter().zip([Algorithm::Sha256, Algorithm::Sha512].into_iter().cycle());
+        let names: Vec<Name> =
+            names.map(|(content, algorithm)| Name::Blob(Digest::of(algorithm, content))).collect();
+        for (name, content) in names.iter().zip(&contents) {
+            let pieces = content.chunks(1000).map(|piece| Ok(Bytes::copy_from_slice(piece)));
+            writer.put(name.clone(), content.len() as u64, stream::iter(pieces).boxed()).await.unwrap();
+        }
+        assert!(!path.exists(), "it is not whole");
+        writer.finish().await.unwrap();
+        let (bytes, archive) = (std::fs::read(&path).unwrap(), Archive::open(&path).await.unwrap());
+        for (name, content) in names.iter().zip(&contents) {
+            let place = archive.find(name).unwrap();
+            let place = usize::try_from(place.start).unwrap()..usize::try_from(place.end).unwrap();
+            assert!(bytes[place] == **content);
+        }
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+        assert!(matches!(ArchiveWriter::create(&path).await, Err(LayoutError::Invalid(_))));
+    }
+
+    #[tokio::test]
+    async fn what_is_given_up_is_nothing() {
+        let folder = TempDir::new().unwrap();
+        let path = folder.path().join("x.tar");
+        let mut writer = ArchiveWriter::create(&path).await.unwrap();
+        let short = stream::iter([Ok(Bytes::from_static(b"12"))]).boxed();
+        assert!(matches!(writer.put(Name::Index, 3, short).await, Err(LayoutError::Invalid(_))));
+        drop(writer);
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
+
+    /// More than the eleven octal digits of a header.
+    #[test]
+    fn a_layer_may_be_long() {
+        let bytes = header(&Name::Index, 20 << 30).unwrap();
+        assert_eq!(tar::Header::from_byte_slice(&bytes).entry_size().unwrap(), 20 << 30);
+        assert_eq!(bytes.len() as u64, BLOCK);
+    }
+}
