@@ -32,6 +32,7 @@ fn file(tar: &mut Builder<Vec<u8>>, name: &[u8], content: &[u8]) {
     add(tar, EntryType::Regular, name, content.len() as u64, content);
 }
 
+#[allow(clippy::unwrap_in_result, reason = "a failed unwrap is a failed test")]
 fn look(bytes: &[u8]) -> Result<HashMap<Name, Range<u64>>, LayoutError> {
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("x.tar");
