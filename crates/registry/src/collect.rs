@@ -134,14 +134,18 @@ impl Registry {
         Ok(run.report)
     }
 
-    /// [`collect`](Self::collect) and the engine's gc, again and again, the first after `every`; a failure is logged, and the
-    /// next goes on from there. Never returns.
+    /// [`collect`](Self::collect) and the engine's gc, again and again, the first after `every`, give or take a tenth, so that
+    /// nodes that start together do not all begin at once; a failure is logged, and the next goes on from there. Never returns.
     ///
     /// # Cancel safety
     /// Cancel safe.
     pub async fn collect_every(&self, every: Duration, options: CollectOptions) {
         loop {
-            self.store().runtime().sleep(every).await;
+            let runtime = self.store().runtime();
+            let mut random = [0; 4];
+            runtime.random().fill(&mut random);
+            let share = f64::from(u32::from_be_bytes(random)) / f64::from(u32::MAX);
+            runtime.sleep((every / 10 * 9).saturating_add((every / 5).mul_f64(share))).await;
             match self.collect(&options, &|_| {}).await {
                 Ok(report) if report.damaged > 0 => {
                     tracing::error!(?report, "gc: what is damaged keeps all blobs")
