@@ -74,6 +74,13 @@ pub fn router(registry: Registry, access: Arc<dyn Access>) -> Router {
         .with_state(app)
 }
 
+/// Whether a request may have a blob's bytes in its body: by the endpoint that it gets to, however its path is written.
+pub(crate) fn brings_a_blob(method: &Method, path: &str) -> bool {
+    let changes = matches!(*method, Method::POST | Method::PATCH | Method::PUT);
+    let is_upload = |route: Route| matches!(route.endpoint, Endpoint::Uploads | Endpoint::Upload(_));
+    changes && Route::parse(path).is_ok_and(is_upload)
+}
+
 async fn serve(State(app): State<App>, request: Request) -> Response {
     let mut response = match dispatch(app, request).await {
         Ok(response) => response,

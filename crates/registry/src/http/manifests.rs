@@ -4,8 +4,10 @@ use axum::body::Body;
 use axum::http::{HeaderMap, HeaderName, Method, StatusCode, header};
 use axum::response::Response;
 use bulla::Digest;
+use http_body_util::LengthLimitError;
 
 use super::answer::{Failure, created, empty, value};
+use super::uploads::body;
 use super::{Call, conditional};
 use crate::error::{ErrorCode, RegistryError};
 use crate::manifests::{PutManifest, too_long};
@@ -83,9 +85,11 @@ async fn put(call: Call, body: Body, reference: Reference) -> Result<Response, F
         None => None,
     };
     let bytes = axum::body::to_bytes(body, longest).await.map_err(|error| {
-        // Either it is too long, or the client broke off and does not read this.
+        if std::error::Error::source(&error).is_some_and(|cause| cause.is::<LengthLimitError>()) {
+            return too_large(longest);
+        }
         tracing::debug!(%error, "a manifest can't be read");
-        too_large(longest)
+        body::broken().into()
     })?;
     let (digest, mut tags) = match reference {
         Reference::Digest(digest) => (Some(digest), Vec::new()),

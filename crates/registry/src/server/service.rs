@@ -11,6 +11,7 @@ use tower::ServiceExt;
 
 use super::health::Ready;
 use super::{metered, refusal, uploads};
+use crate::http;
 
 /// The registry behind a server's address. It may come after the server: a node that starts while its key is revoked says so, and
 /// serves from the moment that it is given back. Clones are the same.
@@ -86,7 +87,7 @@ impl Service {
             State::Open { router, .. } => router.clone(),
             State::Waiting(waiting) => return refusal::unavailable(waiting.public()),
         };
-        let _place = if uploads::brings_a_blob(&request) {
+        let _place = if http::brings_a_blob(request.method(), request.uri().path()) {
             let Ok(place) = self.0.uploads.take().await else {
                 return refusal::too_many("too many uploads at a time");
             };
