@@ -10,6 +10,8 @@ mod client;
 mod collect;
 mod conformance;
 mod discovery;
+#[cfg(feature = "aws-lc")]
+mod framing;
 mod hostile;
 mod lazy;
 mod manifests;
