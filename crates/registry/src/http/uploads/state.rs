@@ -60,7 +60,8 @@ impl Upload {
     /// 416, with where to go on.
     pub(super) fn out_of_order(&self, repository: &Repository) -> Failure {
         let message = format!("the upload has {} bytes: go on there", self.offset());
-        let mut failure = Failure::from(RegistryError::new(ErrorCode::RangeInvalid, message));
+        let error = RegistryError::new(ErrorCode::BlobUploadInvalid, message);
+        let mut failure = Failure::new(StatusCode::RANGE_NOT_SATISFIABLE, error);
         for (name, value) in self.headers(repository) {
             failure = failure.with_header(name, value);
         }
