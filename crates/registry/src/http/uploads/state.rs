@@ -82,3 +82,20 @@ impl Upload {
         ]
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        /// Names come back from clients, who may make up any.
+        #[test]
+        fn a_name_is_read_as_it_was_written_or_not_at_all(segment in "[a-z2-7]{26}(-(sha256|sha512))?|.{0,40}") {
+            let Some((id, announced)) = parse(&segment) else { return Ok(()) };
+            let algorithm = announced.map(|algorithm| format!("-{algorithm}")).unwrap_or_default();
+            prop_assert_eq!(format!("{id}{algorithm}"), segment);
+        }
+    }
+}
