@@ -27,7 +27,9 @@ pub(super) async fn serve(
 ) -> Result<Response, Failure> {
     let parsed = reference.parse::<Reference>();
     if *method == Method::PUT {
-        return put(call, body, parsed?).await;
+        let reference = parsed?;
+        check_write(&call, &reference).await?;
+        return put(call, body, reference).await;
     }
     let reference = match parsed {
         Ok(reference) => reference,
@@ -37,9 +39,21 @@ pub(super) async fn serve(
     };
     match *method {
         Method::HEAD => head(&call, &reference).await,
-        Method::DELETE => delete(&call, &reference).await,
+        Method::DELETE => {
+            check_write(&call, &reference).await?;
+            delete(&call, &reference).await
+        }
         _ => get(&call, &reference).await,
     }
+}
+
+/// Looks only for who asks with a condition.
+async fn check_write(call: &Call, reference: &Reference) -> Result<(), Failure> {
+    if conditional::conditions_write(&call.headers) {
+        let current = call.repository.stat_manifest(reference).await?;
+        conditional::check_write(&call.headers, current.as_ref().map(|stat| &stat.digest))?;
+    }
+    Ok(())
 }
 
 async fn head(call: &Call, reference: &Reference) -> Result<Response, Failure> {

@@ -17,6 +17,7 @@ mod lazy;
 mod manifests;
 mod model;
 mod mount;
+mod needs;
 mod nodes;
 mod referrers;
 mod revoked;
