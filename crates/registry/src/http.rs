@@ -74,11 +74,22 @@ pub fn router(registry: Registry, access: Arc<dyn Access>) -> Router {
         .with_state(app)
 }
 
-/// Whether a request may have a blob's bytes in its body: by the endpoint that it gets to, however its path is written.
-pub(crate) fn brings_a_blob(method: &Method, path: &str) -> bool {
-    let changes = matches!(*method, Method::POST | Method::PATCH | Method::PUT);
-    let is_upload = |route: Route| matches!(route.endpoint, Endpoint::Uploads | Endpoint::Upload(_));
-    changes && Route::parse(path).is_ok_and(is_upload)
+/// What a request may have in its body.
+pub(crate) enum Content {
+    Blob,
+    Manifest,
+}
+
+/// What it is, if anything: by the endpoint that the request gets to, however its path is written.
+pub(crate) fn content(method: &Method, path: &str) -> Option<Content> {
+    if !matches!(*method, Method::POST | Method::PATCH | Method::PUT) {
+        return None;
+    }
+    match Route::parse(path).ok()?.endpoint {
+        Endpoint::Uploads | Endpoint::Upload(_) => Some(Content::Blob),
+        Endpoint::Manifest(_) => Some(Content::Manifest),
+        _ => None,
+    }
 }
 
 async fn serve(State(app): State<App>, request: Request) -> Response {

@@ -1,4 +1,4 @@
-//! How many blobs are received at a time: each takes a stream's memory.
+//! How many blobs are received at a time, and how many manifests: each of them takes memory, a stream's or its own length.
 
 use std::time::Duration;
 
