@@ -38,3 +38,4 @@ pub use self::facts::Descriptor;
 pub use self::manifests::{Manifest, ManifestStat, PutManifest, PutManifestResult};
 pub use self::name::{MAX_NAME_LEN, MAX_TAG_LEN, Reference, RepositoryName, Tag, parse_digest};
 pub use self::registry::{Page, Registry, RegistryOptions, Repository};
+pub use self::tags::Replaces;

@@ -17,6 +17,7 @@ use crate::facts::{Descriptor, MANIFEST, ManifestFact, decode_manifest, encode_m
 use crate::manifest::{Need, Parsed};
 use crate::name::{Reference, Tag};
 use crate::registry::Repository;
+use crate::tags::Replaces;
 
 /// What a manifest needs is looked for so much at once.
 const READS: usize = 16;
@@ -35,6 +36,8 @@ pub struct PutManifest {
     pub digest: Option<Digest>,
     /// What it is called from then on.
     pub tags: Vec<Tag>,
+    /// What the first of these must name until then. The manifest is put all the same.
+    pub replaces: Replaces,
     /// What the client says that it is.
     pub media_type: Option<String>,
     /// It, byte for byte.
@@ -81,12 +84,13 @@ impl Repository {
     /// # Errors
     /// `MANIFEST_INVALID` where it breaks a rule of [`Parsed::new`]; `SIZE_INVALID` where it is too long; `DIGEST_INVALID`
     /// where it has another digest; `MANIFEST_BLOB_UNKNOWN` where something that it needs is not in this repository (push
-    /// it first); `UNAVAILABLE` where key or bucket can't be used now: put it again.
+    /// it first); `DENIED` where the first tag names what it must not; `UNAVAILABLE` where key or bucket can't be used now: put it
+    /// again.
     ///
     /// # Cancel safety
     /// A dropped call may have put the manifest, and some of the tags.
     pub async fn put_manifest(&self, put: PutManifest) -> Result<PutManifestResult> {
-        let PutManifest { digest, tags, media_type, bytes } = put;
+        let PutManifest { digest, tags, replaces, media_type, bytes } = put;
         let longest = self.registry().options().max_manifest;
         if bytes.len() > longest {
             return Err(too_long(longest));
@@ -116,8 +120,9 @@ impl Repository {
                 too_late = written.or(too_late);
                 continue;
             }
-            for tag in &tags {
-                self.set_tag(tag, &computed).await?;
+            let conditions = std::iter::once(&replaces).chain(std::iter::repeat(&Replaces::Anything));
+            for (tag, replaces) in tags.iter().zip(conditions) {
+                self.set_tag_if(tag, &computed, replaces).await?;
             }
             // If it went before gc or who deleted it could see the tags, they name nothing.
             if tags.is_empty() || self.rely_on_manifest(&computed).await? {

@@ -7,6 +7,19 @@ use crate::facts::{MANIFEST, TAG, TagFact, decode, encode};
 use crate::name::Tag;
 use crate::registry::{Page, Repository};
 
+/// What a tag must name at the moment when it is written.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[allow(clippy::exhaustive_enums, reason = "there are these three")]
+pub enum Replaces {
+    /// Whatever it names, and nothing.
+    #[default]
+    Anything,
+    /// It must not be there.
+    Nothing,
+    /// It must name this.
+    Only(Digest),
+}
+
 impl Repository {
     /// The manifest that `tag` names, which may be gone.
     ///
@@ -49,6 +62,62 @@ impl Repository {
             self.rely_on_manifest(&digest).await?;
         }
         self.registry().remove(TAG, &[self.name().as_str(), tag.as_str()]).await
+    }
+
+    /// As [`delete_tag`](Self::delete_tag), if it names `digest` at that moment. Whether it was there.
+    ///
+    /// # Errors
+    /// `DENIED` where it names another manifest; `UNAVAILABLE` where key or bucket can't be used now.
+    ///
+    /// # Cancel safety
+    /// As [`delete_tag`](Self::delete_tag).
+    pub async fn delete_tag_of(&self, tag: &Tag, digest: &Digest) -> Result<bool> {
+        self.rely_on_manifest(digest).await?;
+        let mut found = self.tag_entry(tag).await?;
+        while let Some(entry) = found {
+            let named = decode::<TagFact>(&entry)?.digest;
+            if named != *digest {
+                return Err(names_another(tag, Some(&named)));
+            }
+            let path = [self.name().as_str(), tag.as_str()];
+            match self.store().meta().remove(TAG, &path, &entry.version).await? {
+                MetaWrite::Done(()) => return Ok(true),
+                MetaWrite::Changed(other) => found = other,
+            }
+        }
+        Ok(false)
+    }
+
+    /// Names a manifest of this repository that the caller relies on, if the tag names what it must or this already.
+    pub(crate) async fn set_tag_if(&self, tag: &Tag, digest: &Digest, replaces: &Replaces) -> Result<()> {
+        let path = [self.name().as_str(), tag.as_str()];
+        let payload = encode(&TagFact { digest: digest.clone() });
+        let mut found = self.tag_entry(tag).await?;
+        loop {
+            let named = found.as_ref().map(decode::<TagFact>).transpose()?.map(|tag| tag.digest);
+            let fits = match (replaces, &named) {
+                (Replaces::Anything, _) => return self.set_tag(tag, digest).await,
+                (_, Some(named)) if named == digest => true,
+                (Replaces::Only(wanted), Some(named)) => wanted == named,
+                (Replaces::Nothing, named) => named.is_none(),
+                (Replaces::Only(_), None) => false,
+            };
+            if !fits {
+                return Err(names_another(tag, named.as_ref()));
+            }
+            if let Some(named) = &named {
+                self.rely_on_manifest(named).await?;
+            }
+            let meta = self.store().meta();
+            let written = match &found {
+                Some(entry) => meta.update(TAG, &path, payload.clone(), &entry.version).await?,
+                None => meta.create(TAG, &path, payload.clone()).await?,
+            };
+            match written {
+                MetaWrite::Done(_) => return Ok(()),
+                MetaWrite::Changed(other) => found = other,
+            }
+        }
     }
 
     /// Names a manifest of this repository that the caller relies on; of several at once, one is the last. The time that
@@ -106,4 +175,9 @@ impl Repository {
     async fn tag_entry(&self, tag: &Tag) -> Result<Option<MetaEntry>> {
         Ok(self.store().meta().get(TAG, &[self.name().as_str(), tag.as_str()]).await?)
     }
+}
+
+fn names_another(tag: &Tag, named: Option<&Digest>) -> RegistryError {
+    let now = named.map_or_else(|| "nothing".to_owned(), Digest::to_string);
+    RegistryError::new(ErrorCode::Denied, format!("{tag} names {now}, not what the request wants to replace"))
 }

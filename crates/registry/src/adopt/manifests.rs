@@ -204,7 +204,7 @@ impl Copying<'_> {
 }
 
 fn put_as(digest: &Digest, media_type: Option<String>, bytes: Bytes) -> PutManifest {
-    PutManifest { digest: Some(digest.clone()), tags: Vec::new(), media_type, bytes }
+    PutManifest { digest: Some(digest.clone()), media_type, bytes, ..PutManifest::default() }
 }
 
 fn not_adopted(digest: &Digest) -> Refusal {

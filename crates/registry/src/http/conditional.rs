@@ -25,8 +25,7 @@ pub(super) fn check(headers: &HeaderMap, digest: &Digest) -> Result<Option<Respo
     Ok(None)
 }
 
-/// Before what a request names is written or removed: `current` is what it names now. Two who write at the same moment may both
-/// find what they want.
+/// Before what a request names is written or removed: `current` is what it names now, and must still name when it is written.
 ///
 /// # Errors
 /// 412 where it is not what the client wants to replace.

@@ -12,6 +12,7 @@ use super::{Call, conditional};
 use crate::error::{ErrorCode, RegistryError};
 use crate::manifests::{PutManifest, too_long};
 use crate::name::{Reference, Tag};
+use crate::tags::Replaces;
 
 const SUBJECT: HeaderName = HeaderName::from_static("oci-subject");
 const TAG: HeaderName = HeaderName::from_static("oci-tag");
@@ -28,8 +29,8 @@ pub(super) async fn serve(
     let parsed = reference.parse::<Reference>();
     if *method == Method::PUT {
         let reference = parsed?;
-        check_write(&call, &reference).await?;
-        return put(call, body, reference).await;
+        let replaces = check_write(&call, &reference).await?;
+        return put(call, body, reference, replaces).await;
     }
     let reference = match parsed {
         Ok(reference) => reference,
@@ -40,20 +41,37 @@ pub(super) async fn serve(
     match *method {
         Method::HEAD => head(&call, &reference).await,
         Method::DELETE => {
-            check_write(&call, &reference).await?;
-            delete(&call, &reference).await
+            let replaces = check_write(&call, &reference).await?;
+            delete(&call, &reference, &replaces).await
         }
         _ => get(&call, &reference).await,
     }
 }
 
-/// Looks only for who asks with a condition.
-async fn check_write(call: &Call, reference: &Reference) -> Result<(), Failure> {
-    if conditional::conditions_write(&call.headers) {
-        let current = call.repository.stat_manifest(reference).await?;
-        conditional::check_write(&call.headers, current.as_ref().map(|stat| &stat.digest))?;
+/// What the tag must still name when it is written or removed. Looks only for who asks with a condition.
+async fn check_write(call: &Call, reference: &Reference) -> Result<Replaces, Failure> {
+    if !conditional::conditions_write(&call.headers) {
+        return Ok(Replaces::Anything);
     }
-    Ok(())
+    let current = match reference {
+        Reference::Tag(tag) => call.repository.tag(tag).await?,
+        Reference::Digest(_) => call.repository.stat_manifest(reference).await?.map(|stat| stat.digest),
+    };
+    conditional::check_write(&call.headers, current.as_ref())?;
+    Ok(match (reference, current) {
+        // What a digest names never changes.
+        (Reference::Digest(_), _) => Replaces::Anything,
+        (Reference::Tag(_), Some(digest)) => Replaces::Only(digest),
+        (Reference::Tag(_), None) => Replaces::Nothing,
+    })
+}
+
+/// Somebody else was faster than who asked with a condition.
+fn moved(error: RegistryError) -> Failure {
+    match error.code() {
+        ErrorCode::Denied => Failure::new(StatusCode::PRECONDITION_FAILED, error),
+        _ => error.into(),
+    }
 }
 
 async fn head(call: &Call, reference: &Reference) -> Result<Response, Failure> {
@@ -79,7 +97,7 @@ async fn get(call: &Call, reference: &Reference) -> Result<Response, Failure> {
     Ok(described(Body::from(manifest.bytes), &manifest.digest, &manifest.media_type, size))
 }
 
-async fn put(call: Call, body: Body, reference: Reference) -> Result<Response, Failure> {
+async fn put(call: Call, body: Body, reference: Reference, replaces: Replaces) -> Result<Response, Failure> {
     let Call { app, repository, query, headers } = call;
     let added: Vec<Tag> = query.all("tag").map(str::parse).collect::<Result<_, _>>()?;
     if added.len() > MAX_TAGS {
@@ -110,7 +128,8 @@ async fn put(call: Call, body: Body, reference: Reference) -> Result<Response, F
         Reference::Tag(tag) => (None, vec![tag]),
     };
     tags.extend(added.iter().cloned());
-    let put = repository.put_manifest(PutManifest { digest, tags, media_type, bytes }).await?;
+    let put = PutManifest { digest, tags, replaces, media_type, bytes };
+    let put = repository.put_manifest(put).await.map_err(moved)?;
     let location = format!("/v2/{}/manifests/{}", repository.name(), put.digest);
     let mut response = created(&location, &put.digest);
     let headers = response.headers_mut();
@@ -123,10 +142,13 @@ async fn put(call: Call, body: Body, reference: Reference) -> Result<Response, F
     Ok(response)
 }
 
-async fn delete(call: &Call, reference: &Reference) -> Result<Response, Failure> {
-    let removed = match reference {
-        Reference::Tag(tag) => call.repository.delete_tag(tag).await?,
-        Reference::Digest(digest) => call.repository.delete_manifest(digest).await?,
+async fn delete(call: &Call, reference: &Reference, replaces: &Replaces) -> Result<Response, Failure> {
+    let removed = match (reference, replaces) {
+        (Reference::Tag(tag), Replaces::Only(digest)) => {
+            call.repository.delete_tag_of(tag, digest).await.map_err(moved)?
+        }
+        (Reference::Tag(tag), _) => call.repository.delete_tag(tag).await?,
+        (Reference::Digest(digest), _) => call.repository.delete_manifest(digest).await?,
     };
     if removed { Ok(empty(StatusCode::ACCEPTED)) } else { Err(unknown(call, &reference.to_string()).await) }
 }

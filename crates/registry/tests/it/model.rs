@@ -6,7 +6,7 @@ use std::time::Duration;
 use bulla::kek::{Identity, Providers};
 use bulla::{Bucket, CreateOptions, Digest, Engine, Managed, MetaKind, Mode};
 use bulla_registry::facts::{LINK, MANIFEST, REFERRER, REPOSITORY, TAG};
-use bulla_registry::{ErrorCode, PutManifest, Reference, Registry, RegistryOptions, Repository};
+use bulla_registry::{ErrorCode, PutManifest, Reference, Registry, RegistryOptions, Replaces, Repository};
 use bulla_testkit::bucket::SimBucket;
 use bulla_testkit::provider::{SimProvider, key_id};
 use bulla_testkit::runtime::{SeededRandom, SimRuntime};
@@ -355,4 +355,42 @@ async fn a_delete_that_was_interrupted_is_finished_by_the_next() {
     assert_eq!(app.tag(&"v1".parse().unwrap()).await.unwrap(), Some(digest.clone()));
     assert!(!app.delete_manifest(&digest).await.unwrap());
     assert_eq!(app.tag(&"v1".parse().unwrap()).await.unwrap(), None);
+}
+
+/// Two who want to replace the same thing at the same moment: one of them does, and the other one is told. RFC 9110 §13.1.1
+#[tokio::test(start_paused = true)]
+async fn of_two_who_replace_the_same_one_is_the_first() {
+    let world = World::new().await;
+    let app = world.repository("app");
+    let put = async |data: &'static [u8], replaces: Replaces| {
+        let layer = push(&app, data).await;
+        app.put_manifest(PutManifest { replaces, ..manifest(&layer) }).await.map(|put| put.digest)
+    };
+    let tag = "v1".parse().unwrap();
+    let held = world.script.hold(Op::Create, "/tag/");
+    let (late, early) = tokio::join!(put(b"late", Replaces::Nothing), async {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let early = put(b"early", Replaces::Nothing).await.unwrap();
+        drop(held);
+        early
+    });
+    assert_eq!(late.unwrap_err().code(), ErrorCode::Denied);
+    let held = world.script.hold(Op::Update, "/tag/");
+    let (late, ()) = tokio::join!(put(b"later", Replaces::Only(early.clone())), async {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let now = put(b"sooner", Replaces::Only(early.clone())).await.unwrap();
+        drop(held);
+        assert_eq!(app.tag(&tag).await.unwrap(), Some(now));
+    });
+    assert_eq!(late.unwrap_err().code(), ErrorCode::Denied);
+    // Nor is what somebody has just put removed.
+    let now = app.tag(&tag).await.unwrap().unwrap();
+    let held = world.script.hold(Op::Update, "/tag/");
+    let (removed, ()) = tokio::join!(app.delete_tag_of(&tag, &now), async {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        put(b"latest", Replaces::Only(now.clone())).await.unwrap();
+        drop(held);
+    });
+    assert_eq!(removed.unwrap_err().code(), ErrorCode::Denied);
+    assert_ne!(app.tag(&tag).await.unwrap(), Some(now));
 }
