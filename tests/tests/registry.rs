@@ -4,8 +4,12 @@
 
 #[path = "registry/adopt.rs"]
 mod adopt;
+#[path = "registry/adopt_s3.rs"]
+mod adopt_s3;
 #[path = "registry/certificates.rs"]
 mod certificates;
+#[path = "registry/distribution.rs"]
+mod distribution;
 #[path = "registry/gc.rs"]
 mod gc;
 #[path = "registry/images.rs"]

@@ -3,7 +3,7 @@
 use std::sync::{Mutex, PoisonError};
 
 use bulla::StoreUrl;
-use bulla_registry::adopt::{AdoptError, AdoptEvent, AdoptOptions, AdoptProgress, AdoptReport};
+use bulla_registry::adopt::{AdoptCause, AdoptError, AdoptEvent, AdoptOptions, AdoptProgress, AdoptReport};
 use bulla_registry::{Registry, RegistryError, RegistryOptions};
 use serde_json::json;
 
@@ -17,16 +17,24 @@ use crate::progress::Progress;
 ///
 /// SOURCE is the folder or bucket that the registry is configured with (`rootdirectory`): repositories, layers, manifests,
 /// tags and referrers become those of the registry in STORE, each content compared with its digest on the way. The store may be in
-/// the same bucket, below another prefix. Stop the registry first, or make it read-only. What is there already is not copied again:
-/// run it again after an interruption. The originals stay, unsealed, until --delete-source, which removes and does not wipe:
-/// versions, snapshots and copies of the source keep them.
+/// the same bucket, folder or prefix, beside the other's `docker/`. Stop the registry first, or make it read-only. What is there
+/// already is not copied again: run it again after an interruption. A gc of STORE does no harm meanwhile. The originals stay, unsealed, until --delete-source, which removes and does not wipe: versions, snapshots and copies of
+/// the source keep them. Nothing is removed if anything at all was not adopted.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
   bulla adopt /var/lib/registry ./store --dry-run
   bulla adopt /var/lib/registry ./store
   bulla adopt s3://bucket/registry s3://bucket/sealed
-  bulla adopt /var/lib/registry ./store --delete-source --drop-unlinked   # then nothing unsealed is left")]
+  bulla adopt /var/lib/registry ./store --delete-source --drop-unlinked   # then nothing unsealed is left
+
+Exit codes, of several the first of these:
+    8  corrupt       something in the source is damaged or missing; all else was adopted
+    2  invalid       something there is nothing that Bulla takes (schema 1, symbolic links with --delete-source); all else was
+    7  conflict      a tag names another manifest in STORE; or the source changed meanwhile; or objects are left after
+                     --drop-unlinked that no registry has written
+    5  unavailable   something could not be read or written at the time: run it again
+What was not adopted is named on stderr, and in `failures` with --json.")]
 pub(crate) struct Args {
     /// A folder or a URL
     source: String,
@@ -47,12 +55,7 @@ pub(crate) struct Args {
 pub(crate) async fn run(ctx: &Context, args: Args) -> Result<()> {
     let source = StoreUrl::parse(&args.source)?;
     let store = ctx.store(args.store.as_deref())?;
-    let inside = format!("{}/docker/registry/v2", source.canonical().trim_end_matches('/'));
-    if StoreUrl::parse(&inside)?.contains(&StoreUrl::parse(&store)?) {
-        return Err(Failure::invalid(format!(
-            "the store is within {inside}, which the other registry writes; put it beside that"
-        )));
-    }
+    apart(&source, &StoreUrl::parse(&store)?)?;
     let foreign = source.connect_foreign()?;
     let opened = open::open(ctx, &store).await?;
     let registry = Registry::new(opened.store.clone(), RegistryOptions::default());
@@ -75,6 +78,32 @@ pub(crate) async fn run(ctx: &Context, args: Args) -> Result<()> {
     let report = adopted?;
     print(ctx, &args, &report)?;
     verdict(&args, &report)
+}
+
+/// Neither may lie where the other one writes. In one folder or below one prefix they can be.
+fn apart(source: &StoreUrl, store: &StoreUrl) -> Result<()> {
+    let below = |place: &StoreUrl, part: &str| {
+        StoreUrl::parse(&format!("{}/{part}", place.canonical().trim_end_matches('/')))
+    };
+    let theirs = below(source, "docker/registry/v2")?;
+    if theirs.contains(store) {
+        return Err(Failure::invalid(format!(
+            "the store is within {}, which the other registry writes; put it beside that, for example at {}",
+            theirs.canonical(),
+            source.canonical(),
+        )));
+    }
+    for part in ["store", "blobs", "data", "meta", "uploads", "jobs"] {
+        let ours = below(store, part)?;
+        if ours.contains(&theirs) {
+            return Err(Failure::invalid(format!(
+                "the source is within {}, which the store writes, and where its gc removes what it does not know; make a \
+                 store elsewhere, or move the source",
+                ours.canonical(),
+            )));
+        }
+    }
+    Ok(())
 }
 
 fn explained(opened: &Opened, error: AdoptError) -> Failure {
@@ -104,7 +133,9 @@ fn said(at: AdoptProgress) -> String {
 fn print(ctx: &Context, args: &Args, report: &AdoptReport) -> Result<()> {
     if ctx.json {
         let failures = report.failures.iter().map(
-            |failure| json!({ "repository": failure.repository, "what": failure.what, "why": failure.why }),
+            |failure| json!({
+                "repository": failure.repository, "what": failure.what, "why": failure.why, "cause": cause(failure.cause),
+            }),
         );
         ctx.out.json(&json!({
             "dryRun": args.dry_run,
@@ -120,6 +151,7 @@ fn print(ctx: &Context, args: &Args, report: &AdoptReport) -> Result<()> {
             "uploads": tally(report.uploads),
             "dangling": report.dangling,
             "unknown": report.unknown,
+            "irregular": report.irregular,
             "verified": tally(report.verified),
             "changed": report.changed,
             "removed": tally(report.removed),
@@ -150,6 +182,12 @@ fn print(ctx: &Context, args: &Args, report: &AdoptReport) -> Result<()> {
         fields
             .push(("not its own", format!("{} objects, left alone, such as {first}", report.unknown.len())));
     }
+    if let Some(first) = report.irregular.first() {
+        fields.push((
+            "no files",
+            format!("{} links, pipes and the like, such as {first}", report.irregular.len()),
+        ));
+    }
     if args.delete_source {
         fields.push(("read back", shown(report.verified)));
         fields.push(("removed", shown(report.removed)));
@@ -159,17 +197,39 @@ fn print(ctx: &Context, args: &Args, report: &AdoptReport) -> Result<()> {
     Ok(())
 }
 
+fn cause(cause: AdoptCause) -> &'static str {
+    match cause {
+        AdoptCause::Damaged => "damaged",
+        AdoptCause::Unsupported => "unsupported",
+        AdoptCause::Conflict => "conflict",
+        _ => "unavailable",
+    }
+}
+
 fn verdict(args: &Args, report: &AdoptReport) -> Result<()> {
-    if !report.failures.is_empty() {
+    // What is first in this order decides.
+    if let Some(worst) = report.failures.iter().map(|failure| failure.cause).min() {
         let all = report.failures.len();
         let things = if all == 1 { "thing was" } else { "things were" };
-        return Err(Failure::new(Kind::Corrupt, format!("{all} {things} not adopted"))
-            .with_fix("repair or remove them in the source, and run it again"));
+        let (kind, fix) = match worst {
+            AdoptCause::Damaged => (Kind::Corrupt, "repair or remove them in the source, and run it again"),
+            AdoptCause::Unsupported => {
+                (Kind::Invalid, "convert or remove what it names in the source, and run it again")
+            }
+            AdoptCause::Conflict => (Kind::Conflict, "delete one of the two, and run it again"),
+            _ => (Kind::Unavailable, "run it again"),
+        };
+        return Err(Failure::new(kind, format!("{all} {things} not adopted")).with_fix(fix));
     }
     if let Some(first) = report.changed.first() {
         let changed =
             format!("{} objects of the source changed meanwhile, such as {first}", report.changed.len());
         return Err(Failure::new(Kind::Conflict, changed).with_fix("stop the registry, and run it again"));
+    }
+    if report.unsealed > 0 && args.drop_unlinked {
+        let left =
+            format!("{} objects are still there, unsealed, which are none of a registry's", report.unsealed);
+        return Err(Failure::new(Kind::Conflict, left).with_fix("look at them, and remove them by hand"));
     }
     if report.unsealed > 0 && args.delete_source {
         eprintln!(

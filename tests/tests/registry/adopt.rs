@@ -1,73 +1,18 @@
 //! `bulla adopt`: the storage of a real CNCF Distribution registry, filled by real clients, becomes ours.
 
 use std::fs;
-use std::net::TcpListener;
+use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::Stdio;
 
-use bulla_tests::part;
-
+use crate::distribution::Distribution;
 use crate::images::Tools;
 use crate::node::Node;
-use crate::world::{World, files};
+use crate::world::{IDENTITY, World, files};
 
-/// Distribution's server over a folder, killed on drop.
-struct Distribution {
-    process: Child,
-    address: String,
-}
-
-impl Distribution {
-    fn start(world: &World) -> Option<Self> {
-        let program = part("BULLA_DOCKER_REGISTRY", "docker-registry")?;
-        let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let folder = world.path("source");
-        let config = format!(
-            "version: 0.1\nstorage:\n  filesystem:\n    rootdirectory: {folder}\n  delete:\n    enabled: true\n\
-             http:\n  addr: {free}\n"
-        );
-        let config = world.write("registry.yml", config.as_bytes());
-        let process = Command::new(program)
-            .args(["serve", &config])
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let begun = Instant::now();
-        while std::net::TcpStream::connect(free).is_err() {
-            assert!(begun.elapsed() < Duration::from_secs(30), "the other registry does not start");
-            std::thread::yield_now();
-        }
-        Some(Self { process, address: free.to_string() })
-    }
-
-    fn image(&self, name: &str) -> String {
-        format!("docker://{}/{name}", self.address)
-    }
-}
-
-impl Drop for Distribution {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
-/// A source with two repositories, which share an image; an index; and the layers of an image that was deleted.
+/// A folder that the other registry has filled.
 fn filled(tools: &Tools, world: &World) -> Option<()> {
-    let other = Distribution::start(world)?;
-    for (tag, seed) in [("one", 1), ("two", 2), ("gone", 3)] {
-        tools.make("images", tag, 2, 400_000, seed);
-    }
-    tools.index("images", "both", &["one", "two"]);
-    for (tag, to) in
-        [("one", "library/app:one"), ("two", "library/app:two"), ("one", "copy:one"), ("gone", "copy:gone")]
-    {
-        tools.copy(&[], &format!("oci:images:{tag}"), &other.image(to));
-    }
-    tools.copy(&["--all"], "oci:images:both", &other.image("library/app:both"));
-    tools.skopeo(&["delete", "--tls-verify=false", &other.image("copy:gone")]);
+    Distribution::of_folder(world)?.fill(tools);
     Some(())
 }
 
@@ -115,8 +60,11 @@ fn another_registrys_storage_is_taken_over_in_place() {
     assert_eq!(last, format!("0 of {} objects unsealed", before.len()), "{}", text.text());
     assert!(files(source(&world)).is_empty(), "{:?}", files(source(&world)));
 
-    // Clients find what was there before.
-    let node = Node::start(&world);
+    assert_served(&tools, &Node::start(&world));
+}
+
+/// Clients find what [`Distribution::fill`] pushed to the other registry.
+pub(crate) fn assert_served(tools: &Tools, node: &Node) {
     for (name, tag) in [("library/app:one", "one"), ("library/app:two", "two"), ("copy:one", "again")] {
         tools.copy(&[], &node.image(name), &format!("oci:back:{tag}"));
     }
@@ -129,32 +77,79 @@ fn another_registrys_storage_is_taken_over_in_place() {
     assert!(gone.code != 0, "what was deleted there is not here either");
 }
 
-/// Killed at any moment and run again, it ends as if it had not been.
+/// A store may be where the other registry's folder is, beside its `docker`; neither may be within the other.
+#[test]
+fn a_store_in_the_same_folder_is_filled_and_the_source_goes() {
+    let Some(tools) = Tools::find() else { return };
+    let world = World::with_vault();
+    if filled(&tools, &world).is_none() {
+        return;
+    }
+    let here = world.path("source");
+    let all = files(&here).len();
+    let line = world.fails(2, &["adopt", &here, &world.path("source/docker/registry/v2/store")]);
+    assert!(line.contains("put it beside that"), "{line}");
+    world.ok(&["init", &here, "--kek", &world.kek(), "--identity", IDENTITY]);
+    let ran = world.ok(&["adopt", &here, &here, "--delete-source", "--drop-unlinked"]);
+    assert_eq!(ran.text().lines().last().unwrap(), format!("0 of {all} objects unsealed"));
+    assert!(files(source(&world).join("docker")).is_empty());
+    assert_served(&tools, &Node::of(&world, &here, &[]));
+    let verified = world.ok(&["verify", &here, "--deep"]);
+    assert!(verified.text().contains("damaged  0"), "{verified:?}");
+
+    // Another registry's folder among what gc looks through would be in danger.
+    let within = source(&world).join("data/docker/registry/v2");
+    fs::create_dir_all(&within).unwrap();
+    fs::write(within.join("x"), "").unwrap();
+    let line = world.fails(2, &["adopt", &world.path("source/data"), &here]);
+    assert!(line.contains("where its gc removes") && line.contains("move the source"), "{line}");
+}
+
+/// Killed at chosen points of its work and run again, it ends as if it had not been.
 #[test]
 fn killed_and_run_again_it_finishes() {
     let Some(tools) = Tools::find() else { return };
     let world = World::with_store();
-    if filled(&tools, &world).is_none() {
-        return;
+    let Some(other) = Distribution::of_folder(&world) else { return };
+    other.fill(&tools);
+    for seed in 10..18 {
+        let tag = format!("more{seed}");
+        tools.make("images", &tag, 2, 400_000, seed);
+        tools.copy(&[], &format!("oci:images:{tag}"), &other.image(&format!("library/app:{tag}")));
     }
+    drop(other);
     let (from, store) = (world.path("source"), world.store());
-    for delay in [10, 40, 70, 110, 160] {
-        let arguments = ["adopt", &from, &store, "--delete-source", "--drop-unlinked"];
+    let arguments = ["adopt", &from, &store, "--delete-source", "--drop-unlinked"];
+    let all = files(source(&world)).len();
+    let to_do = || {
+        let dry = world.json(&["adopt", &from, &store, "--dry-run"]);
+        let count = |what: &str| dry[what]["objects"].as_u64().unwrap();
+        count("sealed") + count("manifests") + dry["tags"].as_u64().unwrap()
+    };
+    let (empty, mut before) = (files(&store).len(), to_do());
+    for more in [3, 25, 60] {
         let mut adopting =
             world.command(&arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-        // Nothing waits for this: whenever it comes is a moment worth dying at.
-        std::thread::sleep(Duration::from_millis(delay));
+        while files(&store).len() < empty + more {
+            assert_eq!(adopting.try_wait().unwrap(), None, "it ended before {more} files were there");
+        }
         adopting.kill().unwrap();
-        adopting.wait().unwrap();
+        let ended = adopting.wait().unwrap();
+        assert_eq!(ended.signal(), Some(9), "it was in its middle");
+        let left = to_do();
+        assert!((1..=before).contains(&left), "{left} of {before} left after {more} files");
+        assert_eq!(files(source(&world)).len(), all, "no original goes before all is there");
+        before = left;
     }
-    // The last of them may have been done, and left nothing to do.
-    let last = world.run(&["adopt", &from, &store, "--delete-source", "--drop-unlinked"]);
-    assert!(last.code == 0 || last.stderr.contains("there is nothing below"), "{last:?}");
+    let last = world.ok(&arguments);
+    assert_eq!(last.text().lines().last().unwrap(), format!("0 of {all} objects unsealed"));
     assert!(files(source(&world)).is_empty());
     let node = Node::start(&world);
-    for (name, tag) in [("library/app:one", "one"), ("library/app:two", "two")] {
-        tools.copy(&[], &node.image(name), &format!("oci:back:{tag}"));
-        assert_eq!(tools.unpack("back", tag), tools.unpack("images", tag));
+    assert_served(&tools, &node);
+    for seed in 10..18 {
+        let tag = format!("more{seed}");
+        tools.copy(&[], &node.image(&format!("library/app:{tag}")), &format!("oci:back:{tag}"));
+        assert_eq!(tools.digest("back", &tag), tools.digest("images", &tag));
     }
     drop(node);
     assert!(world.ok(&["verify", &store, "--deep"]).text().contains("damaged  0"));
@@ -173,7 +168,7 @@ fn what_may_be_linked_is_not_dropped() {
     let count = files(source(&world)).len();
     let arguments = ["adopt", &world.path("source"), &world.store(), "--delete-source", "--drop-unlinked"];
     let ran = world.run(&arguments);
-    assert_eq!(ran.code, 8, "{ran:?}");
+    assert_eq!(ran.code, 2, "{ran:?}");
     assert!(ran.stderr.contains("Library/app") && ran.stderr.contains("may be a link"), "{ran:?}");
     assert_eq!(files(source(&world)).len(), count, "all originals are there");
 }
@@ -197,4 +192,62 @@ fn what_is_damaged_in_the_source_is_named_and_keeps_all_originals() {
     assert_eq!(ran.code, 8, "{ran:?}");
     assert!(ran.stderr.contains(&digest), "{ran:?}");
     assert_eq!(files(source(&world)).len(), count);
+}
+
+/// Removing a link leaves what it points to, so links keep everything; what they point to is adopted.
+#[test]
+fn a_symbolic_link_is_named_and_keeps_all_originals() {
+    let Some(tools) = Tools::find() else { return };
+    let world = World::with_store();
+    if filled(&tools, &world).is_none() {
+        return;
+    }
+    let blobs = source(&world).join("docker/registry/v2/blobs");
+    let largest = files(&blobs).into_iter().max_by_key(|file| fs::metadata(file).unwrap().len()).unwrap();
+    let elsewhere = world.dir.path().join("elsewhere");
+    fs::rename(&largest, &elsewhere).unwrap();
+    std::os::unix::fs::symlink(&elsewhere, &largest).unwrap();
+    std::os::unix::fs::symlink("nowhere", blobs.join("broken")).unwrap();
+    let count = files(source(&world)).len();
+
+    let (from, store) = (world.path("source"), world.store());
+    let report = world.run(&["adopt", &from, &store, "--json"]);
+    let report: serde_json::Value = serde_json::from_slice(&report.stdout).unwrap();
+    assert_eq!(report["irregular"].as_array().unwrap().len(), 2, "{report:#}");
+    assert_eq!((&report["failures"], &report["tags"]), (&serde_json::json!([]), &4.into()), "{report:#}");
+    let ran = world.run(&["adopt", &from, &store, "--delete-source", "--drop-unlinked"]);
+    assert_eq!(ran.code, 2, "{ran:?}");
+    assert!(ran.stderr.contains("broken: it is no file"), "{ran:?}");
+    assert_eq!(files(source(&world)).len(), count);
+    assert_served(&tools, &Node::start(&world));
+
+    // What the message says helps.
+    fs::remove_file(blobs.join("broken")).unwrap();
+    fs::rename(&elsewhere, &largest).unwrap();
+    world.ok(&["adopt", &from, &store, "--delete-source", "--drop-unlinked"]);
+    assert!(files(source(&world)).is_empty());
+}
+
+/// A script can tell a tag that is another image here from a damaged source.
+#[test]
+fn a_tag_that_was_pushed_here_meanwhile_is_a_conflict() {
+    let Some(tools) = Tools::find() else { return };
+    let world = World::with_store();
+    if filled(&tools, &world).is_none() {
+        return;
+    }
+    let node = Node::start(&world);
+    tools.copy(&[], "oci:images:two", &node.image("library/app:one"));
+    let (from, store) = (world.path("source"), world.store());
+    let ran = world.run(&["adopt", &from, &store, "--delete-source"]);
+    assert_eq!(ran.code, 7, "{ran:?}");
+    assert!(
+        ran.stderr.contains("library/app: tag one: it names") && ran.stderr.contains("delete one"),
+        "{ran:?}"
+    );
+    tools.skopeo(&["delete", "--tls-verify=false", &node.image("library/app:one")]);
+    drop(node);
+    let after = world.ok(&["adopt", &from, &store, "--delete-source", "--drop-unlinked"]);
+    assert!(after.text().lines().last().unwrap().starts_with("0 of "));
+    assert_served(&tools, &Node::start(&world));
 }

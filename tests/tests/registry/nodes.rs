@@ -132,7 +132,7 @@ fn a_killed_server_loses_nothing_of_azure() {
 }
 
 /// All that is in the bucket.
-fn objects(url: &str) -> Vec<(String, Vec<u8>)> {
+pub(crate) fn objects(url: &str) -> Vec<(String, Vec<u8>)> {
     crate::oci_client::tls();
     let get = async |path: &str| {
         let client = reqwest::Client::builder().no_proxy().build().unwrap();

@@ -1,5 +1,7 @@
 //! A bucket that another program writes: it is listed and read, and objects are removed from it. Nothing is ever written.
 
+mod walk;
+
 use std::collections::BTreeSet;
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -8,9 +10,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
+use object_store::ObjectStore;
 use object_store::local::LocalFileSystem;
 
-use super::files::sync_dir;
+use super::files::{blocking, generic, sync_dir};
 use super::{Bucket, BucketError, BucketErrorKind, Entry, parse_key};
 
 /// Bytes in one ranged GET, and how many are on their way at once in one stream.
@@ -35,6 +38,16 @@ impl ForeignBucket {
         Self { bucket, root: None }
     }
 
+    /// All of an object store that is no folder; see [`StoreUrl::connect_foreign`] for these.
+    ///
+    /// [`StoreUrl::connect_foreign`]: super::StoreUrl::connect_foreign
+    ///
+    /// # Errors
+    /// As [`Bucket::from_object_store`].
+    pub fn from_object_store(store: Arc<dyn ObjectStore>, prefix: &str) -> Result<Self, BucketError> {
+        Bucket::from_object_store(store, prefix).map(Self::new)
+    }
+
     /// A whole folder, which must be there. Folders that become empty are removed with their last object.
     pub(super) fn folder(root: &Path) -> Result<Self, BucketError> {
         // Else it would be made.
@@ -52,6 +65,22 @@ impl ForeignBucket {
     /// Every object below `prefix` (`""`: in the bucket), in no particular order. `prefix` names whole parts of a key.
     pub fn list(&self, prefix: &str) -> BoxStream<'static, Result<Entry, BucketError>> {
         self.bucket.list(prefix)
+    }
+
+    /// What there is below `prefix` beside the files and folders of a folder, ascending: symbolic links to files and to
+    /// nowhere, which all else here takes for what they point to; pipes, sockets and devices; and files that no listing shows. A
+    /// link to a folder is one, unless the folder is there already. Nothing in a bucket.
+    ///
+    /// # Errors
+    /// [`BucketErrorKind::Unavailable`] if a folder can't be read.
+    ///
+    /// # Cancel safety
+    /// Yes: reading changes nothing.
+    pub async fn irregular(&self, prefix: &str) -> Result<Vec<String>, BucketError> {
+        let Some(root) = self.root.clone() else { return Ok(Vec::new()) };
+        let below = root.join(parse_key(prefix)?.as_ref());
+        let found = blocking(move || walk::irregular(&root, below).map_err(generic)).await;
+        found.map_err(|error| BucketError::from_store("list", prefix, error))
     }
 
     /// Reads an object whole, or `None` if there is none.
@@ -174,6 +203,25 @@ mod tests {
         foreign.delete(&["a/large".into()]).await.unwrap();
         assert_eq!(names(temp.path()).len(), 0);
         assert!(temp.path().exists());
+    }
+
+    #[cfg(unix)]
+    #[tokio::test]
+    async fn what_is_no_file_is_named() {
+        use std::os::unix::fs::symlink;
+        let (temp, foreign) = folder();
+        let elsewhere = tempfile::tempdir().unwrap();
+        std::fs::write(elsewhere.path().join("file"), "x").unwrap();
+        symlink(elsewhere.path().join("file"), temp.path().join("a/file")).unwrap();
+        symlink(elsewhere.path(), temp.path().join("a/folder")).unwrap();
+        symlink("nowhere", elsewhere.path().join("broken")).unwrap();
+        symlink(elsewhere.path(), elsewhere.path().join("circle")).unwrap();
+        symlink(elsewhere.path(), elsewhere.path().join("other")).unwrap();
+        std::fs::write(temp.path().join("a/b/hidden#1"), "x").unwrap();
+        let found = foreign.irregular("a").await.unwrap();
+        let all = ["a/b/hidden#1", "a/file", "a/folder/broken", "a/folder/circle", "a/folder/other"];
+        assert_eq!(found, all);
+        assert_eq!(foreign.irregular("none").await.unwrap().len(), 0);
     }
 
     #[test]

@@ -3,8 +3,10 @@
 use std::error::Error as StdError;
 use std::fmt;
 
-use bulla::Tally;
+use bulla::bucket::{BucketError, BucketErrorKind};
+use bulla::{ErrorKind, Tally};
 
+use crate::error::{ErrorCode, RegistryError};
 use crate::name::RepositoryName;
 
 /// What an adoption did or, in a dry run, would do.
@@ -35,6 +37,9 @@ pub struct AdoptReport {
     pub dangling: u64,
     /// Objects that no registry of this kind writes: not adopted, and never removed. Their keys.
     pub unknown: Vec<String>,
+    /// What a folder has beside files: symbolic links, pipes and the like. Files that links point to are adopted as what they
+    /// are named; nothing is removed while there is any. Their keys.
+    pub irregular: Vec<String>,
     /// Blobs that were read back from the store and hashed.
     pub verified: Tally,
     /// Objects of the source that were written, replaced or removed meanwhile. Their keys.
@@ -57,6 +62,23 @@ pub struct AdoptFailure {
     pub what: String,
     /// Why, in one line.
     pub why: String,
+    /// Whose business it is.
+    pub cause: AdoptCause,
+}
+
+/// Why something could not be adopted, by what is to be done about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum AdoptCause {
+    /// It is damaged in the source (or in the store): not what its digest says, not there, not readable as what it is. Repair
+    /// or remove it there.
+    Damaged,
+    /// It is sound, and nothing that this registry takes, such as a manifest of Docker's schema 1. Convert or remove it.
+    Unsupported,
+    /// The store has something else by that name. Delete one of the two.
+    Conflict,
+    /// It could not be read or written at the time. Run it again.
+    Unavailable,
 }
 
 /// What an adoption tells while it runs.
@@ -102,9 +124,50 @@ impl AdoptFailure {
     pub(super) fn new(
         repository: Option<&RepositoryName>,
         what: impl Into<String>,
-        why: impl Into<String>,
+        refusal: Refusal,
     ) -> Self {
-        Self { repository: repository.map(ToString::to_string), what: what.into(), why: why.into() }
+        let Refusal { cause, why } = refusal;
+        Self { repository: repository.map(ToString::to_string), what: what.into(), why, cause }
+    }
+}
+
+/// Why one thing is not adopted.
+#[derive(Clone, Debug)]
+pub(super) struct Refusal {
+    cause: AdoptCause,
+    why: String,
+}
+
+impl Refusal {
+    pub(super) fn new(cause: AdoptCause, why: impl Into<String>) -> Self {
+        Self { cause, why: why.into() }
+    }
+
+    pub(super) fn damaged(why: impl Into<String>) -> Self {
+        Self::new(AdoptCause::Damaged, why)
+    }
+
+    /// The source does not give it.
+    pub(super) fn of_source(error: &BucketError) -> Self {
+        let cause = match error.kind() {
+            BucketErrorKind::NotFound | BucketErrorKind::ShortObject => AdoptCause::Damaged,
+            BucketErrorKind::TooLarge => AdoptCause::Unsupported,
+            _ => AdoptCause::Unavailable,
+        };
+        Self::new(cause, with_causes(error))
+    }
+
+    /// The registry does not take it. `None`: it takes nothing at all now.
+    pub(super) fn of_registry(error: &RegistryError) -> Option<Self> {
+        let cause = match error.engine().map(bulla::Error::kind) {
+            Some(ErrorKind::Corrupt) => AdoptCause::Damaged,
+            Some(ErrorKind::Conflict) => AdoptCause::Conflict,
+            Some(_) if error.code() == ErrorCode::DigestInvalid => AdoptCause::Damaged,
+            Some(_) => return None,
+            None if error.code() == ErrorCode::Unavailable => AdoptCause::Unavailable,
+            None => AdoptCause::Damaged,
+        };
+        Some(Self::new(cause, with_causes(error)))
     }
 }
 
@@ -118,7 +181,7 @@ impl fmt::Display for AdoptFailure {
 }
 
 /// An error and its causes in one line: what happened to another program's storage can only be told by its own words.
-pub(super) fn with_causes(error: &(dyn StdError + 'static)) -> String {
+fn with_causes(error: &(dyn StdError + 'static)) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

@@ -1,25 +1,32 @@
 //! What there is to take over: one listing, then every link read.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::time::SystemTime;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 
-use bulla::bucket::{BucketError, Entry, ForeignBucket};
+use bulla::bucket::{BucketError, BucketErrorKind, Entry, ForeignBucket};
 use bulla::{Digest, Tally};
 use futures::{StreamExt, TryStreamExt, stream};
 
-use super::report::AdoptFailure;
+use super::copy::add;
+use super::report::{AdoptFailure, Refusal};
 use super::tree::{self, Fact, MAX_LINK_LEN, ROOT, parse_link};
 use crate::name::{RepositoryName, Tag};
 
 /// Links that are read at once.
-const LINKS_AT_ONCE: usize = 16;
+const LINKS_AT_ONCE: usize = 64;
+
+/// And the repositories whose links these are.
+const REPOSITORIES: usize = 4;
+
+/// Objects of the source that changed and are named: more would be a registry that runs.
+const MAX_CHANGED: usize = 10_000;
 
 /// An object's state: what differs in any of this was written since.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Stamp {
     size: u64,
-    modified: SystemTime,
-    e_tag: Option<String>,
+    /// Of its time and ETag: there are millions of them.
+    hash: u64,
 }
 
 /// One listing of the source.
@@ -50,32 +57,62 @@ pub(super) struct SourceRepository {
     unread: Vec<Tag>,
 }
 
+impl Stamp {
+    fn of(entry: &Entry) -> Self {
+        let of = (entry.last_modified, &entry.version.e_tag);
+        let hash = BuildHasherDefault::<DefaultHasher>::default().hash_one(of);
+        Self { size: entry.size, hash }
+    }
+}
+
 impl Listing {
     /// # Errors
     /// What the source says.
     pub(super) async fn of(source: &ForeignBucket) -> Result<Self, BucketError> {
         let mut objects = BTreeMap::new();
         let mut entries = source.list(ROOT);
-        while let Some(Entry { key, size, last_modified, version, .. }) = entries.try_next().await? {
-            objects.insert(key, Stamp { size, modified: last_modified, e_tag: version.e_tag });
+        while let Some(entry) = entries.try_next().await? {
+            let stamp = Stamp::of(&entry);
+            objects.insert(entry.key, stamp);
         }
         Ok(Self { objects })
+    }
+
+    /// Lists again: how much there is, and what is not the same: written, replaced or removed since.
+    ///
+    /// # Errors
+    /// What the source says.
+    pub(super) async fn again(&self, source: &ForeignBucket) -> Result<(Tally, Vec<String>), BucketError> {
+        let (mut now, mut known) = (Tally::default(), 0);
+        let mut changed = BTreeSet::new();
+        let mut entries = source.list(ROOT);
+        while let Some(entry) = entries.try_next().await? {
+            add(&mut now, entry.size);
+            let before = self.objects.get(&entry.key);
+            known += usize::from(before.is_some());
+            if before != Some(&Stamp::of(&entry)) && changed.len() < MAX_CHANGED {
+                changed.insert(entry.key);
+            }
+        }
+        if known < self.objects.len() {
+            // It is rare enough for another look.
+            let there: HashSet<String> = source.list(ROOT).map_ok(|entry| entry.key).try_collect().await?;
+            let gone = self.objects.keys().filter(|key| !there.contains(*key)).cloned();
+            changed.extend(gone.take(MAX_CHANGED));
+        }
+        Ok((now, changed.into_iter().collect()))
     }
 
     pub(super) fn tally(&self) -> Tally {
         tally(self.objects.values().map(|stamp| stamp.size))
     }
 
-    pub(super) fn tally_of<'a>(&self, keys: impl IntoIterator<Item = &'a String>) -> Tally {
-        tally(keys.into_iter().filter_map(|key| self.objects.get(key)).map(|stamp| stamp.size))
+    pub(super) fn tally_of(&self, keys: impl IntoIterator<Item = impl AsRef<str>>) -> Tally {
+        tally(keys.into_iter().filter_map(|key| self.objects.get(key.as_ref())).map(|stamp| stamp.size))
     }
 
-    /// The objects that are not the same in both: written, replaced or removed in between.
-    pub(super) fn changed_since(&self, earlier: &Self) -> Vec<String> {
-        let new = self.objects.iter().filter(|(key, stamp)| earlier.objects.get(*key) != Some(stamp));
-        let gone = earlier.objects.keys().filter(|key| !self.objects.contains_key(*key));
-        let changed: BTreeSet<&String> = new.map(|(key, _)| key).chain(gone).collect();
-        changed.into_iter().cloned().collect()
+    pub(super) fn contains(&self, key: &str) -> bool {
+        self.objects.contains_key(key)
     }
 
     /// What they are by their names.
@@ -107,11 +144,17 @@ impl Inventory {
     /// Reads every link: one that does not name what its key says is a failure and left out.
     pub(super) async fn read(source: &ForeignBucket, listing: &Listing) -> (Self, Vec<AdoptFailure>) {
         let mut inventory = listing.sorted();
-        let mut failures = Vec::new();
-        for (name, repository) in &mut inventory.repositories {
-            repository.read(source, name, &mut failures).await;
-        }
-        (inventory, failures)
+        let read: Vec<Vec<AdoptFailure>> = stream::iter(&mut inventory.repositories)
+            .map(|(name, repository)| repository.read(source, name))
+            .buffer_unordered(REPOSITORIES)
+            .collect()
+            .await;
+        (inventory, read.concat())
+    }
+
+    /// Blobs that any repository may serve.
+    pub(super) fn layers(&self) -> BTreeSet<&Digest> {
+        self.repositories.values().flat_map(|repository| &repository.layers).collect()
     }
 
     /// Content that no repository has.
@@ -127,26 +170,22 @@ impl Inventory {
 }
 
 impl SourceRepository {
-    async fn read(
-        &mut self,
-        source: &ForeignBucket,
-        name: &RepositoryName,
-        failures: &mut Vec<AdoptFailure>,
-    ) {
+    async fn read(&mut self, source: &ForeignBucket, name: &RepositoryName) -> Vec<AdoptFailure> {
+        let mut failures = Vec::new();
         let layers = self.layers.iter().map(|digest| (digest, tree::layer_key(name, digest)));
         let manifests = self.manifests.iter().map(|digest| (digest, tree::revision_key(name, digest)));
         let mut links = stream::iter(layers.chain(manifests))
             .map(async |(digest, key)| match link(source, &key).await {
                 Ok(named) if named == *digest => None,
-                Ok(named) => Some((digest.clone(), key, format!("it names {named}"))),
-                Err(what) => Some((digest.clone(), key, what)),
+                Ok(named) => Some((digest.clone(), key, Refusal::damaged(format!("it names {named}")))),
+                Err(refusal) => Some((digest.clone(), key, refusal)),
             })
             .buffer_unordered(LINKS_AT_ONCE)
             .filter_map(std::future::ready)
-            .boxed_local();
+            .boxed();
         let mut bad = Vec::new();
-        while let Some((digest, key, what)) = links.next().await {
-            failures.push(AdoptFailure::new(Some(name), format!("link {key}"), what));
+        while let Some((digest, key, refusal)) = links.next().await {
+            failures.push(AdoptFailure::new(Some(name), format!("link {key}"), refusal));
             bad.push((digest, key));
         }
         drop(links);
@@ -161,31 +200,35 @@ impl SourceRepository {
                 (tag, named)
             })
             .buffer_unordered(LINKS_AT_ONCE)
-            .boxed_local();
+            .boxed();
         while let Some((tag, named)) = tags.next().await {
             match named {
                 Ok(digest) => {
                     self.tags.insert(tag, digest);
                 }
-                Err(what) => failures.push(AdoptFailure::new(Some(name), format!("tag {tag}"), what)),
+                Err(refusal) => failures.push(AdoptFailure::new(Some(name), format!("tag {tag}"), refusal)),
             }
         }
+        drop(tags);
+        failures
     }
 }
 
 /// What a link names, or why that can't be said.
-async fn link(source: &ForeignBucket, key: &str) -> Result<Digest, String> {
+async fn link(source: &ForeignBucket, key: &str) -> Result<Digest, Refusal> {
     match source.get(key, MAX_LINK_LEN).await {
-        Ok(Some(bytes)) => parse_link(&bytes).ok_or_else(|| "the link names no digest".to_owned()),
-        Ok(None) => Err("the link is gone".to_owned()),
-        Err(error) => Err(super::report::with_causes(&error)),
+        Ok(Some(bytes)) => parse_link(&bytes).ok_or_else(|| Refusal::damaged("the link names no digest")),
+        Ok(None) => Err(Refusal::damaged("the link is gone")),
+        Err(error) if error.kind() == BucketErrorKind::TooLarge => {
+            Err(Refusal::damaged("the link names no digest"))
+        }
+        Err(error) => Err(Refusal::of_source(&error)),
     }
 }
 
 fn tally(sizes: impl Iterator<Item = u64>) -> Tally {
     sizes.fold(Tally::default(), |mut tally, size| {
-        tally.objects += 1;
-        tally.bytes += size;
+        add(&mut tally, size);
         tally
     })
 }

@@ -4,6 +4,7 @@
 // Tokens and TLS of the tests need a back end that signs.
 #[cfg(feature = "aws-lc")]
 mod access;
+mod adopt;
 mod blobs;
 mod bucket;
 mod client;
@@ -11,11 +12,14 @@ mod collect;
 mod conformance;
 mod discovery;
 mod every;
+#[cfg(feature = "aws-lc")]
+mod framing;
 mod hostile;
 mod lazy;
 mod manifests;
 mod model;
 mod mount;
+mod needs;
 mod nodes;
 mod referrers;
 mod revoked;
