@@ -186,7 +186,10 @@ impl Repository {
                 self.untag_deleted(digest).await?;
                 return Ok(false);
             }
-            Ok(Some(manifest)) => Parsed::new(Some(&manifest.media_type), &manifest.bytes)?.subject,
+            // One that an earlier version took is removed all the same.
+            Ok(Some(manifest)) => Parsed::new(Some(&manifest.media_type), &manifest.bytes)
+                .ok()
+                .and_then(|parsed| parsed.subject),
             // It can be removed all the same.
             Err(error) if error.code() == ErrorCode::Unknown => None,
             Err(error) => return Err(error),

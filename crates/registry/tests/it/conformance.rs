@@ -2,6 +2,7 @@
 //!
 //! They are programs in Go; here are their requests in the order in which they come, so that states follow one another as
 //! theirs do. Of answers that they accept, ours is asked for; the other files have the corners that the suites don't visit.
+//! Whatever is refused, here and there, is refused with a code of the specification.
 //!
 //! | suite | item | test |
 //! |---|---|---|

@@ -72,9 +72,20 @@ async fn push() {
         .send("PATCH", patch.location(), &first, &content[..25])
         .await
         .assert_error(416, "BLOB_UPLOAD_INVALID");
-    let state = client.get(patch.location()).await.assert_status(204);
-    assert_eq!(state.header("range"), Some("0-24"));
-    let put = client.send("PUT", &ending(state.location(), sha256(&content)), &second, &content[25..]).await;
+    // By the location of the POST, as well as by that of the PATCH.
+    client
+        .send("PATCH", begun.location(), &first, &content[..25])
+        .await
+        .assert_error(416, "BLOB_UPLOAD_INVALID");
+    for location in [begun.location(), patch.location()] {
+        for method in ["GET", "HEAD"] {
+            let state = client.send(method, location, &[], b"").await.assert_status(204);
+            assert_eq!((state.header("range"), state.location()), (Some("0-24"), patch.location()));
+        }
+    }
+    let patch = client.send("PATCH", patch.location(), &second, &content[25..]).await.assert_status(202);
+    assert_eq!(patch.header("range"), Some("0-49"));
+    let put = client.send("PUT", &ending(patch.location(), sha256(&content)), &[OCTETS], b"").await;
     assert_created(&client, put, &sha256(&content), &content).await;
     // Mounts.
     let mount = async |query: String| {
