@@ -57,29 +57,31 @@ impl Context {
         given
             .or(self.store.as_deref())
             .map(str::to_owned)
-            .ok_or_else(|| Failure::invalid("which store? name it as the first argument, or set BULLA_STORE"))
+            .ok_or_else(|| Failure::invalid("which store? name it, or set BULLA_STORE"))
     }
 
-    /// The store and the other argument of a command like `bulla put [STORE] FILE`. With two arguments the first is
-    /// the store, whatever BULLA_STORE says; with one it is the other argument, and BULLA_STORE must be set.
-    pub(crate) fn store_and<'a>(
+    /// The store and the other arguments of a command like `bulla put [STORE] FILE`. With one argument more than those the
+    /// first is the store, whatever BULLA_STORE says; without it BULLA_STORE must be set.
+    pub(crate) fn store_and<'a, const N: usize>(
         &self,
         command: &str,
-        other: &str,
+        others: &str,
         given: &'a [OsString],
-    ) -> Result<(String, &'a OsStr)> {
-        match given {
-            [store, argument] => match store.to_str() {
-                Some(store) => Ok((store.to_owned(), argument)),
+    ) -> Result<(String, [&'a OsStr; N])> {
+        let Some((before, others_given)) = given.split_last_chunk::<N>() else {
+            return Err(Failure::invalid(format!("write `bulla {command} STORE {others}`")));
+        };
+        let others_given = others_given.each_ref().map(OsString::as_os_str);
+        match (before, &self.store) {
+            ([store], _) => match store.to_str() {
+                Some(store) => Ok((store.to_owned(), others_given)),
                 None => Err(Failure::invalid("a store's name is UTF-8")),
             },
-            [argument] => match &self.store {
-                Some(store) => Ok((store.clone(), argument)),
-                None => Err(Failure::invalid(format!(
-                    "one argument is missing: write `bulla {command} STORE {other}`, or set BULLA_STORE"
-                ))),
-            },
-            _ => Err(Failure::invalid(format!("write `bulla {command} STORE {other}`"))),
+            ([], Some(store)) => Ok((store.clone(), others_given)),
+            ([], None) => Err(Failure::invalid(format!(
+                "one argument is missing: write `bulla {command} STORE {others}`, or set BULLA_STORE"
+            ))),
+            _ => Err(Failure::invalid(format!("write `bulla {command} STORE {others}`"))),
         }
     }
 }

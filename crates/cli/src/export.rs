@@ -1,6 +1,7 @@
 //! `bulla export`: an image of a repository becomes an OCI layout.
 
-use std::path::PathBuf;
+use std::ffi::OsString;
+use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
 use bulla_registry::layout::ExportOptions;
@@ -19,33 +20,41 @@ use crate::progress::Progress;
 /// A folder is made, or added to; a name that ends in .tar is a new archive, which skopeo calls `oci-archive:`. skopeo, umoci, docker
 /// and others read them. Every byte is compared with its digest on the way.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "\
+#[command(
+    override_usage = "bulla export [OPTIONS] [STORE] <IMAGE> <LAYOUT>",
+    after_help = "\
 Examples:
-  bulla export library/app:latest ./layout ./store
-  bulla export library/app:latest ./app.tar ./store
-  bulla export library/app@sha256:… ./layout s3://bucket/prefix --referrers")]
+  bulla export ./store library/app:latest ./layout
+  bulla export ./store library/app:latest ./app.tar
+  bulla export s3://bucket/prefix library/app@sha256:… ./layout --referrers"
+)]
 pub(crate) struct Args {
-    /// REPOSITORY:TAG or REPOSITORY@DIGEST
-    image: String,
-    /// The layout: a folder, or a new file whose name ends in .tar
-    layout: PathBuf,
-    /// A folder or a URL, or BULLA_STORE
-    #[arg(value_name = "STORE")]
-    store: Option<String>,
+    /// The store (or BULLA_STORE); REPOSITORY:TAG or REPOSITORY@DIGEST; and the layout: a folder, or a new file whose name ends
+    /// in .tar
+    #[arg(value_names = ["STORE", "IMAGE", "LAYOUT"], num_args = 0..=3)]
+    place: Vec<OsString>,
     /// With what refers to it, such as signatures
     #[arg(long)]
     referrers: bool,
 }
 
 pub(crate) async fn run(ctx: &Context, args: Args) -> Result<()> {
-    let (name, reference) = parsed(&args.image)?;
-    let opened = open::open(ctx, &ctx.store(args.store.as_deref())?).await?;
+    let (store, [image, layout]) = ctx.store_and("export", "IMAGE LAYOUT", &args.place)?;
+    let (name, reference) = match (image.to_str().map(parsed), parsed(&store)) {
+        (Some(Ok(parsed)), _) => parsed,
+        (_, Ok(_)) => {
+            return Err(Failure::invalid("the store comes first: `bulla export STORE IMAGE LAYOUT`"));
+        }
+        (Some(Err(failure)), _) => return Err(failure),
+        (None, _) => return Err(Failure::invalid("an image's name is UTF-8")),
+    };
+    let opened = open::open(ctx, &store).await?;
     let repository = Registry::new(opened.store.clone(), RegistryOptions::default()).repository(name);
     let mut options = ExportOptions::default();
     options.referrers = args.referrers;
     let progress = Mutex::new(Progress::new(None, ctx.quiet));
     let say = |bytes| progress.lock().unwrap_or_else(PoisonError::into_inner).set(bytes, None);
-    let exported = repository.export_layout(&reference, &args.layout, &options, &say).await;
+    let exported = repository.export_layout(&reference, Path::new(layout), &options, &say).await;
     drop(progress);
     let exported = exported.map_err(|error| explained(&opened, error));
     opened.close(ctx).await;

@@ -82,7 +82,7 @@ pub(crate) async fn run(ctx: &Context, args: Args) -> Result<()> {
 
 /// The store and the digest of commands that take both.
 pub(crate) fn digest(ctx: &Context, command: &str, place: &[OsString]) -> Result<(String, Digest)> {
-    let (store, text) = ctx.store_and(command, "DIGEST", place)?;
+    let (store, [text]) = ctx.store_and(command, "DIGEST", place)?;
     let parsed = text.to_str().map(str::parse::<Digest>);
     match parsed {
         Some(Ok(digest)) => Ok((store, digest)),

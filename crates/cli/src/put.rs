@@ -47,7 +47,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) async fn run(ctx: &Context, args: Args) -> Result<()> {
-    let (store, file) = ctx.store_and("put", "FILE", &args.place)?;
+    let (store, [file]) = ctx.store_and("put", "FILE", &args.place)?;
     // The file first: no key is asked for one that is not there.
     let source = Source::open(file)?;
     let opened = tokio::select! {

@@ -38,7 +38,7 @@ fn layouts_go_in_and_come_out() {
 
     let out = tools.path("exported");
     for tag in ["one", "both"] {
-        let report = world.json(&["export", &format!("library/app:{tag}"), &out, &store]);
+        let report = world.json(&["export", &store, &format!("library/app:{tag}"), &out]);
         assert_eq!(report["digest"], tools.digest("images", tag), "{report:#}");
     }
     assert_eq!(tools.unpack("exported", "one"), tools.unpack("images", "one"));
@@ -52,18 +52,20 @@ fn layouts_go_in_and_come_out() {
     let mut bytes = fs::read(&largest).unwrap();
     bytes[1000] ^= 1;
     fs::write(&largest, &bytes).unwrap();
-    let report = world.json(&["export", "library/app:both", &out, &store]);
+    let report = world.json(&["export", &store, "library/app:both", &out]);
     assert_eq!(report["written"]["objects"], 1, "{report:#}");
     tools.blobs("exported");
     let by_digest = format!("other@{}", tools.digest("images", "one"));
-    world.ok(&["export", &by_digest, &tools.path("single"), &store]);
+    world.ok(&["export", &store, &by_digest, &tools.path("single")]);
 
     // Nothing is written over what is no layout.
     fs::create_dir(tools.path("mine")).unwrap();
     fs::write(tools.path("mine/notes"), "mine").unwrap();
-    let line = world.fails(2, &["export", "library/app:one", &tools.path("mine"), &store]);
+    let line = world.fails(2, &["export", &store, "library/app:one", &tools.path("mine")]);
     assert!(line.contains("neither an OCI layout nor empty"), "{line}");
-    world.fails(2, &["export", "library/app:none", &out, &store]);
+    world.fails(2, &["export", &store, "library/app:none", &out]);
+    let line = world.fails(2, &["export", "library/app:one", &out, &store]);
+    assert!(line.contains("the store comes first"), "{line}");
     world.fails(2, &["import", &tools.path("mine"), &store, "--repository", "other"]);
 }
 
@@ -82,7 +84,7 @@ fn a_damaged_layout_is_refused() {
     let arguments = ["import", &tools.path("images"), &world.store(), "--repository", "app"];
     let line = world.fails(2, &arguments);
     assert!(line.contains("digest"), "{line}");
-    world.fails(2, &["export", "app:one", &tools.path("out"), &world.store()]);
+    world.fails(2, &["export", &world.store(), "app:one", &tools.path("out")]);
 }
 
 /// Names that other programs give, and indexes within indexes that none makes.
@@ -155,11 +157,11 @@ fn referrers_are_exported_with_their_subject() {
             "{report:#}"
         );
     }
-    let tagged = ["export", "tagged:v1", &tools.path("tagged"), &store, "--referrers"];
+    let tagged = ["export", &store, "tagged:v1", &tools.path("tagged"), "--referrers"];
     assert_eq!(world.json(&tagged)["manifests"], 2);
     let out = tools.path("out");
-    assert_eq!(world.json(&["export", "app:one", &out, &store])["manifests"], 1);
-    assert_eq!(world.json(&["export", "app:one", &out, &store, "--referrers"])["manifests"], 2);
+    assert_eq!(world.json(&["export", &store, "app:one", &out])["manifests"], 1);
+    assert_eq!(world.json(&["export", &store, "app:one", &out, "--referrers"])["manifests"], 2);
     assert!(tools.blobs("out").contains(&entry["digest"].as_str().unwrap().to_owned()));
     let index = fs::read_to_string(tools.path("out/index.json")).unwrap();
     assert!(index.contains(entry["digest"].as_str().unwrap()), "{index}");
@@ -191,7 +193,7 @@ fn archives_go_in_and_come_out() {
 
     for tag in ["one", "both"] {
         let archive = format!("{tag}-out.tar");
-        world.ok(&["export", &format!("app:{tag}"), &tools.path(&archive), &store]);
+        world.ok(&["export", &store, &format!("app:{tag}"), &tools.path(&archive)]);
         tools.copy(&["--all"], &format!("oci-archive:{archive}:{tag}"), &format!("oci:back:{tag}"));
         assert_eq!(tools.digest("back", tag), tools.digest("images", tag));
         assert_eq!(import(&archive, "again")["tags"][tag], tools.digest("images", tag));
@@ -204,11 +206,11 @@ fn archives_go_in_and_come_out() {
 
     // The same image makes the same archive; what is there is not written over.
     let again = tools.path("one-again.tar");
-    world.ok(&["export", "app:one", &again, &store]);
+    world.ok(&["export", &store, "app:one", &again]);
     assert!(fs::read(&again).unwrap() == fs::read(tools.path("one-out.tar")).unwrap());
-    let line = world.fails(2, &["export", "app:two", &again, &store]);
+    let line = world.fails(2, &["export", &store, "app:two", &again]);
     assert!(line.contains("choose another name"), "{line}");
-    world.fails(2, &["export", "app:none", &tools.path("none.tar"), &store]);
+    world.fails(2, &["export", &store, "app:none", &tools.path("none.tar")]);
     assert!(!tools.dir.path().join("none.tar").exists());
 }
 
@@ -263,7 +265,7 @@ fn an_interrupted_export_leaves_nothing() {
     fs::create_dir(&out).unwrap();
     let archive = out.join("large.tar");
     let mut export = world
-        .command(&["export", "app:large", archive.to_str().unwrap(), &world.store()])
+        .command(&["export", &world.store(), "app:large", archive.to_str().unwrap()])
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
@@ -280,7 +282,7 @@ fn an_interrupted_export_leaves_nothing() {
     signal("CONT");
     assert_eq!(export.wait().unwrap().code(), Some(128 + 15));
     assert_eq!(fs::read_dir(&out).unwrap().count(), 0);
-    world.ok(&["export", "app:large", archive.to_str().unwrap(), &world.store()]);
+    world.ok(&["export", &world.store(), "app:large", archive.to_str().unwrap()]);
     tools.copy(&[], &format!("oci-archive:{}:large", archive.display()), "oci:back:large");
     assert_eq!(tools.digest("back", "large"), tools.digest("images", "large"));
 }

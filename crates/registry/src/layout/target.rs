@@ -153,7 +153,7 @@ impl Beside {
     pub(super) async fn create(path: &Path) -> Result<(Self, File), LayoutError> {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let beside = Self(parent(path).join(format!(".{name}.{}", std::process::id())));
-        let file = File::create(&beside.0).await.map_err(at(&beside.0))?;
+        let file = File::create(&beside.0).await.map_err(at(path))?;
         Ok((beside, file))
     }
 
