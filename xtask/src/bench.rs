@@ -140,8 +140,8 @@ fn print_calls(counted: &Path) -> Outcome {
 }
 
 /// A single stream out of the page cache goes as fast as one core can copy. The other registry does nothing else; ours opens
-/// what it read, too. With several clients ours is as fast.
-const ONE_LARGE_PULL: f64 = 0.75;
+/// what it read, too, and comes out equal within the noise of three rounds.
+const ONE_LARGE_PULL: f64 = 0.9;
 
 /// Pushes and pulls of ours beside another registry's: ours, which seals and makes durable, must be as fast.
 fn print_registries(measured: &Path, missed: &mut String) -> Outcome {

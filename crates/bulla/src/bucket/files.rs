@@ -1,7 +1,8 @@
 //! A folder as an object store with conditional updates, conditional deletes and durable writes.
 //!
-//! Reads and listings are [`LocalFileSystem`]'s. Writing is done here, since it has no conditional update, deletes
-//! without syncing, and "copies" by a second name for the same file, with the old time.
+//! Reads of whole objects and listings are [`LocalFileSystem`]'s. Ranges are read here, which costs less; and writing is done
+//! here, since it has no conditional update, deletes without syncing, and "copies" by a second name for the same file,
+//! with the old time.
 //!
 //! ## Why an ETag names one content only
 //!
