@@ -7,7 +7,7 @@ use bulla::bucket::ForeignBucket;
 use bulla::{Algorithm, Digest};
 use bulla_registry::adopt::{AdoptCause, AdoptOptions, AdoptReport};
 use bulla_registry::{CollectOptions, Reference, Registry, Repository};
-use bulla_testkit::scripted::{Op, ScriptedStore};
+use bulla_testkit::scripted::{Op, ScriptedStore, broken_connection};
 use object_store::memory::InMemory;
 use object_store::{ObjectStoreExt, PutPayload};
 use serde_json::{Value, json};
@@ -295,6 +295,67 @@ async fn what_is_broken_in_the_source_is_named_and_nothing_is_removed() {
     // A dry run reads no layers; but for the altered one, and what needs it, it says the same.
     assert_eq!(dry.failures.len(), report.failures.len() - 3, "{:#?}", dry.failures);
     assert_eq!((dry.manifests.objects, dry.tags), (report.manifests.objects + 1, report.tags + 1));
+}
+
+/// A registry that was not stopped: what it writes meanwhile is found, keeps the originals, and comes with the next run.
+#[tokio::test(start_paused = true)]
+async fn what_is_pushed_to_the_source_meanwhile_keeps_the_originals() {
+    let (world, (source, filled)) = (World::new().await, Source::filled().await);
+    let held = source.script.hold(Op::Get, &data_key(&filled.image));
+    let pushing = async {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        source.tag("app", "late", &filled.image).await;
+        drop(held);
+    };
+    let (report, ()) = tokio::join!(adopt(&world.registry, &source, removing()), pushing);
+    let late = "docker/registry/v2/repositories/app/_manifests/tags/late/";
+    assert_eq!(report.changed.len(), 2, "{:?}", report.changed);
+    assert!(report.changed.iter().all(|key| key.starts_with(late)), "{:?}", report.changed);
+    assert_eq!((report.failures, report.removed.objects), (vec![], 0));
+
+    // Even where all else is being removed already.
+    let held = source.script.hold(Op::Delete, "");
+    let pushing = async {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        source.tag("app", "later", &filled.image).await;
+        drop(held);
+    };
+    let (report, ()) = tokio::join!(adopt(&world.registry, &source, removing()), pushing);
+    assert_eq!((report.failures, report.tags, report.unsealed), (vec![], 1, 2));
+    let report = adopt(&world.registry, &source, removing()).await;
+    assert_eq!((report.failures, report.tags, report.unsealed), (vec![], 1, 0));
+    assert_has(&world.repository("app"), &filled).await;
+    for tag in ["late", "later"] {
+        let tag = Reference::Tag(tag.parse().unwrap());
+        let found = world.repository("app").manifest(&tag).await.unwrap().unwrap();
+        assert_eq!(found.digest, filled.image);
+    }
+}
+
+/// A few reads that fail are named, and done by the next run; a source that is gone ends the run instead of waiting for each.
+#[tokio::test(start_paused = true)]
+async fn a_source_that_can_not_be_read_ends_the_run() {
+    let (world, source) = (World::new().await, Source::new());
+    for n in 0..150_u32 {
+        source.blob("app", &n.to_le_bytes()).await;
+    }
+    for _ in 0..3 {
+        source.script.before(Op::Get, "/blobs/", || Some(broken_connection()));
+    }
+    let report = adopt(&world.registry, &source, removing()).await;
+    assert_eq!((report.failures.len(), report.removed.objects), (3, 0));
+    assert!(report.failures.iter().all(|failure| failure.cause == AdoptCause::Unavailable));
+    let report = adopt(&world.registry, &source, removing()).await;
+    assert_eq!((report.sealed.objects, report.present.objects, report.unsealed), (3, 147, 0));
+
+    let (world, source) = (World::new().await, Source::new());
+    for n in 0..150_u32 {
+        source.blob("app", &n.to_le_bytes()).await;
+        source.script.before(Op::Get, "/blobs/", || Some(broken_connection()));
+    }
+    let error = world.registry.adopt(&source.bucket, removing(), &|_| {}).await.unwrap_err();
+    assert!(error.to_string().contains("too much can't be read"), "{error}");
+    assert_eq!(source.len().await, 300);
 }
 
 /// A tag that the store has for another manifest stays, and is named as a conflict.
