@@ -37,6 +37,8 @@ fn main() -> io::Result<()> {
     range_arithmetic()?;
     key_ids()?;
     sealed_objects()?;
+    manifests()?;
+    references()?;
     audit_log()
 }
 
@@ -363,6 +365,73 @@ fn range_arithmetic() -> io::Result<()> {
         input.push(per_piece);
         extents.iter().for_each(|len| input.extend(len.to_le_bytes()));
         write("range_arithmetic", name, &input)?;
+    }
+    Ok(())
+}
+
+/// A line with the client's word for it, then the manifest.
+fn manifests() -> io::Result<()> {
+    const OCI: &str = "application/vnd.oci.image.manifest.v1+json";
+    const INDEX: &str = "application/vnd.oci.image.index.v1+json";
+    let digest = |text: &[u8]| Digest::of(Algorithm::Sha256, text);
+    let part = |kind: &str, text: &[u8]| {
+        format!(r#"{{"mediaType":"{kind}","digest":"{}","size":{}}}"#, digest(text), text.len())
+    };
+    let (config, layer) =
+        (part("application/vnd.oci.image.config.v1+json", b"{}"), part("a/layer", b"layer"));
+    let foreign = format!(
+        r#"{{"mediaType":"application/vnd.docker.image.rootfs.foreign.diff.tar.gzip","digest":"{}","urls":["https://a.example"]}}"#,
+        Digest::of(Algorithm::Sha512, b"elsewhere")
+    );
+    let subject = part(OCI, b"subject");
+    for (name, kind, text) in [
+        (
+            "image",
+            OCI,
+            format!(
+                r#"{{"schemaVersion":2,"mediaType":"{OCI}","config":{config},"layers":[{layer},{foreign}],"annotations":{{"k":"v"}}}}"#
+            ),
+        ),
+        ("untyped", "", format!(r#"{{"schemaVersion":2,"config":{config},"layers":null,"x":[[{{}}]]}}"#)),
+        (
+            "artifact",
+            "application/vnd.oci.image.manifest.v1+json; charset=utf-8",
+            format!(
+                r#"{{"schemaVersion":2,"artifactType":"a/b","config":{config},"layers":[],"subject":{subject}}}"#
+            ),
+        ),
+        ("index", INDEX, format!(r#"{{"schemaVersion":2,"mediaType":"{INDEX}","manifests":[{subject}]}}"#)),
+        (
+            "orphan",
+            "application/vnd.oci.artifact.manifest.v1+json",
+            format!(r#"{{"blobs":[{layer}],"subject":{subject}}}"#),
+        ),
+        ("schema_1", "", r#"{"schemaVersion":1,"name":"a","fsLayers":[]}"#.to_owned()),
+        ("list", "a/b", format!(r#"[2,"{OCI}",null,{config},[]]"#)),
+        (
+            "huge_size",
+            OCI,
+            r#"{"schemaVersion":2,"config":{"digest":"","size":1e999},"layers":[]}"#.to_owned(),
+        ),
+    ] {
+        write("manifest", name, format!("{kind}\n{text}").as_bytes())?;
+    }
+    Ok(())
+}
+
+fn references() -> io::Result<()> {
+    let (sha256, sha512) = (Digest::of(Algorithm::Sha256, b""), Digest::of(Algorithm::Sha512, b""));
+    for (name, text) in [
+        ("name", "library/a.b_c__d-e---f/0"),
+        ("traversal", "a/../b"),
+        ("tag", "v1.0-rc.1_x"),
+        ("signature", &format!("{sha256}.sig").replace(':', "-")),
+        ("sha256", &sha256.to_string()),
+        ("sha512", &sha512.to_string()),
+        ("other_algorithm", "sha384+b64u.x:00"),
+        ("upper", &sha256.to_string().to_uppercase()),
+    ] {
+        write("reference", name, text.as_bytes())?;
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! The bucket layer, gc, verify, rewrap, meta objects and upload sessions against real servers: S3 (moto) and Azure Blob Storage (Azurite), and against what Bulla has
+//! The bucket layer, gc, verify, rewrap, meta objects, upload sessions and the registry's gc against real servers: S3 (moto) and Azure Blob Storage (Azurite), and against what Bulla has
 //! by itself.
 //!
 //! Places and options are given as users give them: a URL, and object_store's variables in the environment of a process.
@@ -16,6 +16,7 @@ use bulla::{
     Algorithm, CreateOptions, Digest, Engine, ErrorKind, GcOptions, Managed, MetaKind, MetaWrite, Mode,
     PutOptions, SessionOptions, Shredded, Store, SweepOptions, VerifyOptions,
 };
+use bulla_registry::{CollectOptions, PutManifest, Reference, Registry, RegistryOptions, Tag};
 use bulla_testkit::provider::{SimProvider, key_id};
 use bulla_testkit::runtime::SimRuntime;
 use bulla_tests::part;
@@ -103,6 +104,7 @@ async fn suite(bucket: Bucket) {
     rewrapped(&bucket).await;
     small_facts(&bucket).await;
     uploads_in_pieces(&bucket).await;
+    registry_garbage(&bucket).await;
 }
 
 /// A container that is not there is an error, and not an empty one.
@@ -313,6 +315,48 @@ async fn small_facts(bucket: &Bucket) {
     assert_eq!(meta.list(TAG, &["app"], None, 9).await.unwrap().names.len(), 3);
     meta.set(TAG, &["app", "latest"], "back").await.unwrap();
     assert_eq!(meta.get(TAG, &["app", "latest"]).await.unwrap().unwrap().payload, "back");
+    store.close().await;
+}
+
+/// A registry's gc, by the server's clock and in its rounding: what a tag needs stays, what nothing needs goes.
+async fn registry_garbage(bucket: &Bucket) {
+    const GRACE: Duration = Duration::from_secs(8);
+    let before: Vec<_> = bucket.list("").map_ok(|entry| entry.key).try_collect().await.unwrap();
+    bucket.delete_all(&before).await.unwrap();
+    let store = store(bucket, GRACE, Duration::from_secs(60)).await;
+    let mut options = RegistryOptions::default();
+    options.grace = GRACE;
+    let registry = Registry::new(store.clone(), options);
+    let repository = registry.repository("app".parse().unwrap());
+    let put = async |bytes: Vec<u8>| {
+        let digest = Digest::of(Algorithm::Sha256, &bytes);
+        repository.put_blob_bytes(&digest, bytes).await.unwrap();
+        digest
+    };
+    let push = async |layer: &Digest, tags: Vec<Tag>| {
+        let part = serde_json::json!({"mediaType": "a/b", "digest": layer.to_string(), "size": 1});
+        let bytes = serde_json::json!({"schemaVersion": 2, "config": part, "layers": []}).to_string().into();
+        let put = PutManifest { tags, bytes, ..PutManifest::default() };
+        repository.put_manifest(put).await.unwrap().digest
+    };
+    let (kept, untagged, loose) =
+        (put(vec![1; 9000]).await, put(vec![2; 9000]).await, put(vec![3; 9000]).await);
+    let tag: Tag = "latest".parse().unwrap();
+    let manifest = push(&kept, vec![tag.clone()]).await;
+    push(&untagged, Vec::new()).await;
+    let mut options = CollectOptions::default();
+    options.untagged_after = Some(GRACE);
+    let collect = async || registry.collect(&options, &|_| {}).await.unwrap();
+    let report = collect().await;
+    assert_eq!((report.removed_manifests, report.removed_links, report.removed_blobs.objects), (0, 0, 0));
+    tokio::time::sleep(GRACE + Duration::from_secs(2)).await;
+    let report = collect().await;
+    assert_eq!((report.removed_manifests, report.removed_links, report.removed_blobs.objects), (1, 2, 2));
+    assert_eq!((report.manifests, report.links, report.damaged), (1, 1, 0));
+    assert!(!store.contains(&untagged).await.unwrap() && !store.contains(&loose).await.unwrap());
+    assert_eq!(repository.manifest(&Reference::Tag(tag)).await.unwrap().unwrap().digest, manifest);
+    let bytes = repository.open_blob(&kept).await.unwrap().unwrap().bytes().await.unwrap();
+    assert_eq!(bytes, vec![1; 9000]);
     store.close().await;
 }
 

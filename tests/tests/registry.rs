@@ -6,6 +6,8 @@
 mod adopt;
 #[path = "registry/adopt_s3.rs"]
 mod adopt_s3;
+#[path = "registry/certificates.rs"]
+mod certificates;
 #[path = "registry/distribution.rs"]
 mod distribution;
 #[path = "registry/gc.rs"]
@@ -20,8 +22,14 @@ mod node;
 mod nodes;
 #[path = "registry/oci_client.rs"]
 mod oci_client;
+#[path = "registry/one_bucket.rs"]
+mod one_bucket;
+#[path = "registry/places.rs"]
+mod places;
 #[path = "registry/revoked.rs"]
 mod revoked;
+#[path = "registry/server.rs"]
+mod server;
 #[path = "registry/skopeo.rs"]
 mod skopeo;
 #[path = "registry/trust.rs"]

@@ -9,7 +9,6 @@ use bulla_envelope::cobblestone::{CHUNK_LEN, Opener};
 use bulla_envelope::context::extent_context;
 use bulla_envelope::digest::{Digest, Hasher};
 use bulla_envelope::envelope::BlobRecord;
-use bulla_envelope::ids::BlobId;
 use bulla_envelope::names::extent_key;
 use bytes::Bytes;
 use futures::stream::{self, BoxStream};
@@ -39,11 +38,9 @@ pub struct BlobInfo {
     pub digest: Digest,
     /// Its length in bytes.
     pub size: u64,
-    /// Names the put that made it: bytes that are deleted and put again get another one.
-    pub put: BlobId,
     /// When it was put, in milliseconds since 1970.
     pub created: u64,
-    /// When its envelope was last written, by the bucket's clock: when it was put or its key re-wrapped.
+    /// When its envelope was last written, by the bucket's clock: when it was put, renewed or its key re-wrapped.
     pub modified: SystemTime,
     /// When it goes, in milliseconds since 1970; `None`: when it is deleted.
     pub expires: Option<u64>,
@@ -219,11 +216,11 @@ pub(crate) fn pieces(
     let lens: Vec<u64> = opened.record.extents.iter().map(|extent| extent.len).collect();
     let piece_len = inner.piece_len();
     let pieces = plan(&lens, range, (piece_len / CHUNK_LEN) as u64);
-    let fetcher = (Arc::clone(&inner), Arc::clone(&opened));
+    let fetcher = (Arc::clone(&inner), Arc::clone(&opened), Buffers::default());
     let fetched = stream::iter(pieces).map(move |piece| {
-        let (inner, opened) = fetcher.clone();
+        let (inner, opened, buffers) = fetcher.clone();
         async move {
-            let sealed = inner.fetch(&opened.record, &piece).await?;
+            let sealed = inner.fetch(&opened.record, &piece, &buffers).await?;
             Ok::<_, Error>((piece, sealed))
         }
     });
@@ -263,10 +260,10 @@ impl StoreInner {
         wanted.min(self.parts.memory_per_stream / (READ_AHEAD + 2)).max(CHUNK_LEN)
     }
 
-    async fn fetch(&self, record: &BlobRecord, piece: &Piece) -> Result<Bytes> {
+    async fn fetch(&self, record: &BlobRecord, piece: &Piece, buffers: &Buffers) -> Result<Bytes> {
         let key = extent_key(&record.extents[piece.extent].name);
         let expected = piece.sealed.end - piece.sealed.start;
-        match self.bucket.get_range(&key, piece.sealed.clone()).await {
+        match self.bucket.get_range_with(buffers, &key, piece.sealed.clone()).await {
             Ok(bytes) if bytes.len() as u64 == expected => Ok(bytes),
             Ok(_) => Err(Error::corrupt(format!("data of {} is cut short", record.digest))),
             Err(error)
@@ -296,7 +293,6 @@ pub(crate) fn info(opened: &OpenedBlob) -> BlobInfo {
     BlobInfo {
         digest: record.digest.clone(),
         size: record.size,
-        put: record.blob,
         created: record.created,
         modified: opened.modified,
         expires: record.expires,

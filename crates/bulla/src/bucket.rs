@@ -27,6 +27,8 @@ use object_store::{
     Error, GetOptions, GetRange, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload,
 };
 
+use crate::buffers::Buffers;
+
 pub use object_store::UpdateVersion;
 
 pub use self::conditional::Conditional;
@@ -150,13 +152,29 @@ impl Bucket {
     /// # Cancel safety
     /// Yes: reading changes nothing.
     pub async fn get_range(&self, key: &str, range: Range<u64>) -> Result<Bytes, BucketError> {
+        self.get_range_with(&Buffers::default(), key, range).await
+    }
+
+    /// As [`get_range`](Self::get_range), into one of `buffers` where the store leaves that to us.
+    pub(crate) async fn get_range_with(
+        &self,
+        buffers: &Buffers,
+        key: &str,
+        range: Range<u64>,
+    ) -> Result<Bytes, BucketError> {
         let short = || {
             let message = format!("{key} ends before byte {}", range.end);
             BucketError::new(BucketErrorKind::ShortObject, message)
         };
         let path = self.path(key)?;
-        let options = GetOptions { range: Some(GetRange::Bounded(range.clone())), ..GetOptions::default() };
-        let read = async { self.store.get_opts(&path, options).await?.bytes().await };
+        let read = async {
+            if let Some(files) = &self.files {
+                return files.read(&path, range.clone(), buffers).await;
+            }
+            let range = Some(GetRange::Bounded(range.clone()));
+            let options = GetOptions { range, ..GetOptions::default() };
+            self.store.get_opts(&path, options).await?.bytes().await
+        };
         match read.await {
             Ok(bytes) if u64::try_from(bytes.len()).is_ok_and(|len| len == range.end - range.start) => {
                 Ok(bytes)

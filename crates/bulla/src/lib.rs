@@ -53,6 +53,7 @@ mod pace;
 mod party;
 mod preflight;
 pub mod range;
+mod renew;
 mod rewrap;
 mod rotate;
 mod sealing;

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use bulla_envelope::derive::Anchor;
 use bulla_envelope::digest::Digest;
-use bulla_envelope::ids::{BlobId, StoreId};
+use bulla_envelope::ids::StoreId;
 use bulla_envelope::record::Mode;
 use bulla_kek::Runtime;
 use bytes::Bytes;
@@ -16,8 +16,9 @@ use quick_cache::sync::Cache;
 
 use crate::blob::{Blob, BlobInfo, info};
 use crate::bucket::Bucket;
+use crate::delete::Deleted;
 use crate::engine::Parts;
-use crate::envelopes::OpenedBlob;
+use crate::envelopes::{OpenedBlob, not_found};
 use crate::error::{Error, ErrorKind, Result};
 use crate::gate::{Gate, KeyReport, KeyState, KeyStateWatch};
 use crate::horizon::HorizonCache;
@@ -218,20 +219,42 @@ impl Store {
     /// # Cancel safety
     /// A dropped delete may or may not have removed the blob.
     pub async fn delete(&self, digest: &Digest) -> Result<()> {
-        self.inner.delete(digest, None).await.map(|_| ())
+        match self.inner.delete(digest, None).await? {
+            Deleted::NotThere => Err(not_found(digest)),
+            Deleted::Younger | Deleted::Removed(_) => Ok(()),
+        }
     }
 
-    /// Removes a blob if it is still the one that `put` made, and its envelope the one that was written at `modified`
-    /// ([`BlobInfo`], to the millisecond); bytes that somebody put again meanwhile stay, and so do those of an upload that
-    /// was committed again, which is the same put. Whether it was removed, by this call or by another at the same time.
+    /// Makes sure that the blob's envelope was last written after `since`, by the bucket's clock: one that is older is sealed
+    /// and written again, with all that it says; a younger one is not even opened. Whether the blob is there.
+    ///
+    /// With [`delete_older`](Self::delete_older), this is how who uses blobs keeps out of the way of who removes those that
+    /// nobody uses: a renewed blob is not removed by who looked before, and a removed one is not renewed.
     ///
     /// # Errors
-    /// `Revoked`, `Unavailable`, `Throttled` as everywhere.
+    /// As [`Store::get`], but for `NotFound`; `Corrupt` only where it had to be written.
+    ///
+    /// # Cancel safety
+    /// A dropped call may or may not have written it.
+    pub async fn renew(&self, digest: &Digest, since: SystemTime) -> Result<bool> {
+        self.inner.renew(digest, since).await
+    }
+
+    /// Removes a blob whose envelope was last written at `than` or before, by the bucket's clock ([`BlobInfo::modified`]): one
+    /// that was put again, renewed or re-wrapped since stays. What was removed, by this call or by another at the same time;
+    /// `None` where it is not there, or younger.
+    ///
+    /// # Errors
+    /// `Corrupt` where it can't be read: it stays, and [`delete`](Self::delete) removes it. `Revoked`, `Unavailable`, `Throttled`
+    /// as everywhere.
     ///
     /// # Cancel safety
     /// A dropped delete may or may not have removed the blob.
-    pub async fn delete_put(&self, digest: &Digest, put: &BlobId, modified: SystemTime) -> Result<bool> {
-        self.inner.delete(digest, Some((put, modified))).await
+    pub async fn delete_older(&self, digest: &Digest, than: SystemTime) -> Result<Option<BlobInfo>> {
+        Ok(match self.inner.delete(digest, Some(than)).await? {
+            Deleted::Removed(blob) => blob.map(|blob| info(&blob)),
+            Deleted::NotThere | Deleted::Younger => None,
+        })
     }
 
     /// Every blob's name, in no particular order; envelopes are not read, so expired blobs are listed too.

@@ -16,16 +16,18 @@ use crate::progress::Progress;
 
 /// Write an image of the registry into an OCI layout, unsealed
 ///
-/// The layout is made, or added to; skopeo, umoci and others read it. Every byte is compared with its digest on the way.
+/// A folder is made, or added to; a name that ends in .tar is a new archive, which skopeo calls `oci-archive:`. skopeo, umoci, docker
+/// and others read them. Every byte is compared with its digest on the way.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
   bulla export library/app:latest ./layout ./store
+  bulla export library/app:latest ./app.tar ./store
   bulla export library/app@sha256:… ./layout s3://bucket/prefix --referrers")]
 pub(crate) struct Args {
     /// REPOSITORY:TAG or REPOSITORY@DIGEST
     image: String,
-    /// The layout's folder
+    /// The layout: a folder, or a new file whose name ends in .tar
     layout: PathBuf,
     /// A folder or a URL, or BULLA_STORE
     #[arg(value_name = "STORE")]

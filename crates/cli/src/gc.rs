@@ -132,6 +132,7 @@ fn print(ctx: &Context, args: &Args, collected: Option<&CollectReport>, report: 
                 "repositories": report.repositories,
                 "manifests": report.manifests,
                 "removedManifests": report.removed_manifests,
+                "removedTags": report.removed_tags,
                 "links": report.links,
                 "removedLinks": report.removed_links,
                 "removedBlobs": tally(report.removed_blobs),
@@ -173,6 +174,9 @@ fn print(ctx: &Context, args: &Args, collected: Option<&CollectReport>, report: 
         let gone = if args.dry_run { "would go" } else { "removed" };
         fields.push(("repositories", report.repositories.to_string()));
         fields.push(("manifests", format!("{}; {} {gone}", report.manifests, report.removed_manifests)));
+        if report.removed_tags > 0 {
+            fields.push(("tags of nothing", format!("{} {gone}", report.removed_tags)));
+        }
         fields.push(("layers", format!("{}; {} {gone}", report.links, report.removed_links)));
         fields.push(("no longer needed", format!("{} {gone}", shown(report.removed_blobs))));
     }

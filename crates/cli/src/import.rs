@@ -15,15 +15,17 @@ use crate::progress::Progress;
 
 /// Take the images of an OCI layout into a repository
 ///
-/// A layout is a folder with `oci-layout`, `index.json` and `blobs/`, as skopeo and umoci write them. Its images get the tags
-/// that it calls them by.
+/// A layout is a folder with `oci-layout`, `index.json` and `blobs/`, as skopeo and umoci write them, or a tar of one, as skopeo's
+/// `oci-archive:` and docker write them. Its images get the tags that it calls them by. What has no name and refers to one of them,
+/// such as a signature, comes with it.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
   bulla import ./layout ./store --repository library/app
+  bulla import ./app.tar ./store --repository library/app --tag v1.2
   bulla import ./layout ./store --repository library/app --only latest --tag v1.2")]
 pub(crate) struct Args {
-    /// The layout's folder
+    /// The layout: a folder, or a tar that is not compressed
     layout: PathBuf,
     /// A folder or a URL, or BULLA_STORE
     #[arg(value_name = "STORE")]
@@ -31,7 +33,7 @@ pub(crate) struct Args {
     /// The repository, such as library/app
     #[arg(long, value_name = "NAME")]
     repository: RepositoryName,
-    /// Only what the layout calls so
+    /// Only what the layout calls so, and what refers to it
     #[arg(long, value_name = "NAME")]
     only: Option<String>,
     /// The tag that it gets

@@ -55,6 +55,7 @@ pub(crate) fn provider(ctx: &Context) -> Option<Arc<dyn KekProvider>> {
 }
 
 #[cfg(not(feature = "azure-keyvault"))]
-pub(crate) fn provider(_: &Context) -> Option<Arc<dyn KekProvider>> {
-    None
+pub(crate) fn provider(ctx: &Context) -> Option<Arc<dyn KekProvider>> {
+    // Nothing has set it.
+    ctx.key_vault.get().cloned()
 }

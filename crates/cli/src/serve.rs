@@ -73,7 +73,7 @@ pub(crate) struct Args {
     /// Then remove manifests that have had no tag for so long as well; at least 24h
     #[arg(long, value_name = "TIME", requires = "gc_every", value_parser = humantime::parse_duration)]
     untagged_after: Option<Duration>,
-    /// Layers received at a time; more wait. Each takes up to 16 MiB of memory
+    /// Layers received at a time, and as many manifests; more wait. Each takes up to 16 MiB of memory
     #[arg(long, value_name = "N", default_value_t = 64)]
     max_uploads: usize,
 }

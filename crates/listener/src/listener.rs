@@ -10,8 +10,9 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::ConnectInfo;
 use hyper::body::Incoming;
+use hyper::header::{HOST, HeaderValue, TRANSFER_ENCODING};
 use hyper::service::service_fn;
-use hyper::{Request, Response};
+use hyper::{Request, Response, StatusCode, Version};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
@@ -206,12 +207,33 @@ fn builder(limits: &Limits, http2: bool) -> Builder<TokioExecutor> {
     if http2 { builder.http2_only() } else { builder.http1_only() }
 }
 
+/// What a proxy in front may have understood otherwise, and hyper lets pass: for whom the request is (RFC 9112 §3.2), and how
+/// its body is coded (§6.1), beyond the chunks that hyper undoes.
+fn misframed(request: &Request<Incoming>) -> Option<StatusCode> {
+    let headers = request.headers();
+    if request.version() == Version::HTTP_11 && headers.get_all(HOST).iter().count() != 1 {
+        return Some(StatusCode::BAD_REQUEST);
+    }
+    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
+    let chunked = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"chunked");
+    match (codings.next(), codings.next()) {
+        (None, _) => None,
+        (Some(coding), None) if chunked(coding) => None,
+        _ => Some(StatusCode::NOT_IMPLEMENTED),
+    }
+}
+
 async fn answer(
     router: Router,
     mut request: Request<Incoming>,
     peer: SocketAddr,
     pace: Option<Pace>,
 ) -> io::Result<Response<Body>> {
+    if let Some(status) = misframed(&request) {
+        let mut response = Response::new(Body::empty());
+        *response.status_mut() = status;
+        return Ok(response);
+    }
     request.extensions_mut().insert(ConnectInfo(peer));
     let request = request.map(|body| match pace {
         Some(pace) => Body::new(Paced::new(Body::new(body), pace)),

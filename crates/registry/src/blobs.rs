@@ -30,18 +30,11 @@ impl Repository {
     /// # Cancel safety
     /// Cancel safe.
     pub async fn stat_blob(&self, digest: &Digest) -> Result<Option<BlobStat>> {
-        if self.rely_on_link(digest).await?.is_none() {
+        if !self.rely_on_link(digest).await? {
             return Ok(None);
         }
-        match self.store().stat(digest).await {
-            Ok(info) => Ok(Some(BlobStat { digest: info.digest, size: info.size })),
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-            Err(error) if error.kind() == ErrorKind::Corrupt => {
-                tracing::error!(%error, "a blob is damaged; clients are told that it is not there");
-                Ok(None)
-            }
-            Err(error) => Err(error.into()),
-        }
+        let size = self.registry().rely_on_blob(digest).await?;
+        Ok(size.map(|size| BlobStat { digest: digest.clone(), size }))
     }
 
     /// The blob to read from, if the repository has it.
@@ -113,10 +106,7 @@ impl Repository {
             }
             _ => return Ok(self.stat_blob(digest).await?.is_some()),
         };
-        match linked {
-            Some(size) => self.link_existing(digest, size).await,
-            None => Ok(false),
-        }
+        Ok(linked.is_some() && self.link_existing(digest).await?)
     }
 
     /// Removes the blob from this repository; its bytes go with gc, once no repository has it. Whether it was there.
@@ -202,32 +192,28 @@ impl Repository {
         let kept = self.keep_if_there(digest).await?;
         let options = PutOptions { digest: Some(digest.clone()), ..PutOptions::default() };
         let put = self.store().put_bytes(bytes, options).await?;
-        if (put.created || kept.pinned) && self.in_time(kept) {
+        if (put.created || kept.there) && self.in_time(kept) {
             return Ok(());
         }
-        self.registry().pin(digest).await?;
-        if self.store().contains(digest).await? { Ok(()) } else { Err(removed_meanwhile()) }
+        if self.registry().keep_blob(digest).await? { Ok(()) } else { Err(removed_meanwhile()) }
     }
 
     /// Keeps gc from removing an old blob while the same is put again.
     async fn keep_if_there(&self, digest: &Digest) -> Result<Kept> {
         let since = self.registry().boot();
-        let there = match self.store().contains(digest).await {
-            // The put replaces it.
-            Err(error) if error.kind() == ErrorKind::Corrupt => false,
-            there => there?,
-        };
-        if there {
-            self.registry().pin(digest).await?;
-        }
-        Ok(Kept { since, pinned: there })
+        let there = self.registry().keep_blob(digest).await?;
+        Ok(Kept { since, there })
     }
 
-    /// Links what a put has made, or found and was pinned before; what may be neither is looked for again.
+    /// Links what a put has made, or what was kept before; what may be neither is looked for again.
     async fn link_put(&self, put: PutResult, kept: Kept) -> Result<PutResult> {
-        if (put.created || kept.pinned) && self.in_time(kept) {
+        if (put.created || kept.there) && self.in_time(kept) {
             self.link(&put.digest, put.size).await?;
-        } else if !self.link_existing(&put.digest, put.size).await? {
+            if self.in_time(kept) {
+                return Ok(put);
+            }
+        }
+        if !self.link_existing(&put.digest).await? {
             return Err(removed_meanwhile());
         }
         Ok(put)
@@ -243,8 +229,8 @@ impl Repository {
 struct Kept {
     /// Before it was looked for, by this machine's boot clock.
     since: Duration,
-    /// It was there, and gc keeps from it.
-    pinned: bool,
+    /// It was, and stays for half of the grace.
+    there: bool,
 }
 
 fn removed_meanwhile() -> RegistryError {

@@ -6,14 +6,13 @@
 //! each repository:  links, manifests with their versions    candidates are older than T
 //!                   then tags, then manifests again         what they need is marked
 //!                   unmarked candidates                     removed, if they are still as they were read
-//! blobs that no repository links                            pin condemned ─► no link anywhere, again
-//!                                                           ─► pin deleting ─► delete ─► pin gone
+//! blobs that no repository links                            removed, if still not written after T
 //! ```
 //!
 //! Nothing waits, and no clock counts but the bucket's. Who relies on something that is there writes it again if it is older
 //! than half of the grace, and is done within a quarter of it; so either its version is another one than gc read, and gc's
-//! removal fails, or it was done before gc read it as old, and gc's marking, which comes later, sees what it was for.
-//! [`crate::pins`] says the same of blobs, which all repositories share.
+//! removal fails, or it was done before gc read it as old, and gc's marking, which comes later, sees what it was for. Of blobs,
+//! which all repositories share, it is the envelope that is written again ([`bulla::Store::renew`]).
 //!
 //! Killed anywhere and run again, it does what is left; several may run at once.
 
@@ -60,13 +59,15 @@ pub struct CollectReport {
     pub manifests: u64,
     /// Manifests that went.
     pub removed_manifests: u64,
+    /// Tags that went, because what they named was gone.
+    pub removed_tags: u64,
     /// Links that stay: blobs, counted once per repository.
     pub links: u64,
     /// Links that went.
     pub removed_links: u64,
     /// Blobs that went, because no repository has them any more. Their data goes with [`bulla::Store::gc`].
     pub removed_blobs: Tally,
-    /// Blobs that no repository has, and that somebody used within the grace.
+    /// Blobs that no repository has, and that stay, because somebody used them within the grace.
     pub too_young: u64,
     /// What can't be read, so that what it needs is unknown: nothing else of its repository was removed, and no blob.
     pub damaged: u64,
@@ -114,7 +115,6 @@ impl Registry {
             untagged_before: options.untagged_after.map(|age| before(age.max(grace))),
             dry_run: options.dry_run,
             progress,
-            blobs_done: 0,
             report: CollectReport::default(),
         };
         let mut unneeded = run.old_blobs().await?;
@@ -134,14 +134,18 @@ impl Registry {
         Ok(run.report)
     }
 
-    /// [`collect`](Self::collect) and the engine's gc, again and again, the first after `every`; a failure is logged, and the
-    /// next goes on from there. Never returns.
+    /// [`collect`](Self::collect) and the engine's gc, again and again, the first after `every`, give or take a tenth, so that
+    /// nodes that start together do not all begin at once; a failure is logged, and the next goes on from there. Never returns.
     ///
     /// # Cancel safety
     /// Cancel safe.
     pub async fn collect_every(&self, every: Duration, options: CollectOptions) {
         loop {
-            self.store().runtime().sleep(every).await;
+            let runtime = self.store().runtime();
+            let mut random = [0; 4];
+            runtime.random().fill(&mut random);
+            let share = f64::from(u32::from_be_bytes(random)) / f64::from(u32::MAX);
+            runtime.sleep((every / 10 * 9).saturating_add((every / 5).mul_f64(share))).await;
             match self.collect(&options, &|_| {}).await {
                 Ok(report) if report.damaged > 0 => {
                     tracing::error!(?report, "gc: what is damaged keeps all blobs")
@@ -165,7 +169,6 @@ struct Run<'a> {
     untagged_before: Option<SystemTime>,
     dry_run: bool,
     progress: &'a (dyn Fn(CollectProgress) + Send + Sync),
-    blobs_done: u64,
     report: CollectReport,
 }
 

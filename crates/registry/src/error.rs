@@ -7,7 +7,8 @@ use std::time::Duration;
 use bulla::ErrorKind;
 use serde_json::Value;
 
-/// What went wrong, in the specification's words; the last ones are Docker's or ours.
+/// What went wrong, in the specification's words. It knows no others in answers with 4xx; the last two are Docker's, and for
+/// 5xx.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorCode {
@@ -29,7 +30,7 @@ pub enum ErrorCode {
     NameInvalid,
     /// There is no such repository.
     NameUnknown,
-    /// Not the announced length, or too large.
+    /// Not the announced length, too large, or bytes that are not there.
     SizeInvalid,
     /// Who are you?
     Unauthorized,
@@ -39,10 +40,6 @@ pub enum ErrorCode {
     Unsupported,
     /// Fewer requests, please.
     TooManyRequests,
-    /// Bytes out of the order that they must come in, or not there.
-    RangeInvalid,
-    /// A page of a length that is no number.
-    PaginationNumberInvalid,
     /// Key or bucket can't be used now; later they can.
     Unavailable,
     /// Anything else: the operator's business.
@@ -68,8 +65,6 @@ impl ErrorCode {
             Self::Denied => "DENIED",
             Self::Unsupported => "UNSUPPORTED",
             Self::TooManyRequests => "TOOMANYREQUESTS",
-            Self::RangeInvalid => "RANGE_INVALID",
-            Self::PaginationNumberInvalid => "PAGINATION_NUMBER_INVALID",
             Self::Unavailable => "UNAVAILABLE",
             Self::Unknown => "UNKNOWN",
         }

@@ -6,7 +6,6 @@
 //! manifest     repository, digest                {mediaType, size} LF bytes    without bytes: in the blob of that digest
 //! tag          repository, tag                   {digest}
 //! referrer     repository, subject, digest       a descriptor                  what the referrers API lists
-//! pin          digest                            {state}                       between who reuses a blob and gc
 //! ```
 //!
 //! Payloads are JSON; fields that a reader does not know are ignored, so that later versions may add some. They are bytes of
@@ -14,7 +13,7 @@
 
 use std::collections::BTreeMap;
 
-use bulla::{BlobId, Digest, MetaEntry, MetaKind};
+use bulla::{Digest, MetaEntry, MetaKind};
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -31,8 +30,6 @@ pub const MANIFEST: MetaKind = MetaKind::new("manifest", 2);
 pub const TAG: MetaKind = MetaKind::new("tag", 2);
 /// A manifest that has a subject, below that subject.
 pub const REFERRER: MetaKind = MetaKind::new("referrer", 3);
-/// The guard between the reuse of a blob and its removal.
-pub const PIN: MetaKind = MetaKind::new("pin", 1);
 
 /// The longest payload of a manifest that has its bytes inside; those of longer ones are in a blob. The engine takes 64 KiB.
 pub(crate) const MAX_INLINE: usize = 60 << 10;
@@ -63,27 +60,6 @@ pub struct TagFact {
     /// The manifest's.
     #[serde(with = "text")]
     pub digest: Digest,
-}
-
-/// What a [`PIN`] says: who is at the blob.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "state", rename_all = "lowercase")]
-#[allow(clippy::exhaustive_enums, reason = "the protocol has these three")]
-pub enum PinFact {
-    /// Somebody relies on it and links it soon.
-    Kept,
-    /// Gc found no link to it, and looks again: who relies on it says [`Kept`](Self::Kept).
-    Condemned,
-    /// Gc removes it: nobody may rely on it.
-    Deleting {
-        /// The put that made what is removed, and when its envelope was written, by the bucket's clock, in milliseconds since
-        /// 1970: an upload that is committed again is the same put. Nothing else is removed under this pin, by whoever
-        /// finishes it.
-        #[serde(with = "text")]
-        put: BlobId,
-        /// See `put`.
-        written: u64,
-    },
 }
 
 /// A manifest as the referrers API lists it, and what a [`REFERRER`] says.

@@ -74,6 +74,24 @@ pub fn router(registry: Registry, access: Arc<dyn Access>) -> Router {
         .with_state(app)
 }
 
+/// What a request may have in its body.
+pub(crate) enum Content {
+    Blob,
+    Manifest,
+}
+
+/// What it is, if anything: by the endpoint that the request gets to, however its path is written.
+pub(crate) fn content(method: &Method, path: &str) -> Option<Content> {
+    if !matches!(*method, Method::POST | Method::PATCH | Method::PUT) {
+        return None;
+    }
+    match Route::parse(path).ok()?.endpoint {
+        Endpoint::Uploads | Endpoint::Upload(_) => Some(Content::Blob),
+        Endpoint::Manifest(_) => Some(Content::Manifest),
+        _ => None,
+    }
+}
+
 async fn serve(State(app): State<App>, request: Request) -> Response {
     let mut response = match dispatch(app, request).await {
         Ok(response) => response,

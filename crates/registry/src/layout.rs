@@ -1,4 +1,5 @@
-//! OCI image layouts: folders with `oci-layout`, `index.json` and `blobs/`, as skopeo, umoci and others read and write them.
+//! OCI image layouts: folders with `oci-layout`, `index.json` and `blobs/`, and archives of them, as skopeo, umoci and others read
+//! and write them.
 //!
 //! ```text
 //! import   index.json ─► each manifest: children and blobs first ─► itself ─► its tag
@@ -8,9 +9,13 @@
 //! Every content is compared with its digest, on the way in by the put, on the way out before it gets its name. What is there
 //! already is left alone, so both can be run again.
 
+mod archive;
 mod export;
 mod import;
+mod source;
+mod target;
 
+use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -36,7 +41,7 @@ const MAX_INDEX: u64 = 16 << 20;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum LayoutError {
-    /// The folder is no layout, or what was asked for is not in it.
+    /// The folder or file is no layout, or what was asked for is not in it.
     #[error("{0}")]
     Invalid(String),
     /// A file can't be read or written.
@@ -82,34 +87,40 @@ impl Entry {
     }
 }
 
-impl Index {
-    /// The index of the layout in `folder`; `None` where there is no layout.
-    async fn read(folder: &Path) -> Result<Option<Self>, LayoutError> {
-        let path = folder.join(INDEX);
-        match tokio::fs::metadata(&path).await {
-            Ok(meta) if meta.len() <= MAX_INDEX => {}
-            Ok(_) => {
-                return Err(LayoutError::Invalid(format!("{} is too long to be an index", path.display())));
+/// What is where in a layout; as it is displayed.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Name {
+    Layout,
+    Index,
+    Blob(Digest),
+}
+
+impl Name {
+    /// What has this path; `None` for all that is no part of a layout.
+    fn of(path: &str) -> Option<Self> {
+        match path.strip_prefix("./").unwrap_or(path) {
+            LAYOUT => Some(Self::Layout),
+            INDEX => Some(Self::Index),
+            path => {
+                let (algorithm, hex) = path.strip_prefix("blobs/")?.split_once('/')?;
+                format!("{algorithm}:{hex}").parse().ok().map(Self::Blob)
             }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(source) => return Err(LayoutError::Io { path, source }),
         }
-        let bytes = tokio::fs::read(&path).await.map_err(at(&path))?;
-        serde_json::from_slice(&bytes)
-            .map(Some)
-            .map_err(|error| LayoutError::Invalid(format!("{} is no index: {error}", path.display())))
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Layout => f.write_str(LAYOUT),
+            Self::Index => f.write_str(INDEX),
+            Self::Blob(digest) => write!(f, "blobs/{}", digest.to_string().replace(':', "/")),
+        }
     }
 }
 
 fn too_deep(digest: &Digest) -> LayoutError {
     LayoutError::Invalid(format!("{digest} is within more than {MAX_DEPTH} indexes"))
-}
-
-/// Where a content is.
-fn blob(folder: &Path, digest: &Digest) -> PathBuf {
-    let text = digest.to_string();
-    let (algorithm, hex) = text.split_once(':').unwrap_or_default();
-    folder.join("blobs").join(algorithm).join(hex)
 }
 
 fn at(path: &Path) -> impl FnOnce(io::Error) -> LayoutError + use<> {

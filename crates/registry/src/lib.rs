@@ -4,7 +4,7 @@
 //! objects. There is no other state, so several nodes may serve one bucket.
 //!
 //! ```text
-//! Registry ─► Repository ─┬─ blobs ── links, pins       a link makes a blob readable here; a pin keeps gc from it
+//! Registry ─► Repository ─┬─ blobs ── links             a link makes a blob readable here
 //!                         ├─ manifests ── manifest      what is put, and what it needs
 //!                         └─ tags, referrers            and of the registry: catalog
 //! facts, name, clock                                    meta objects, names, by which clock they age
@@ -26,7 +26,6 @@ mod links;
 pub mod manifest;
 mod manifests;
 mod name;
-mod pins;
 mod referrers;
 mod registry;
 pub mod server;

@@ -20,14 +20,16 @@ impl Repository {
         }
     }
 
-    /// The linked blob's size, for who relies on the link: it stays for at least half of the grace.
-    pub(crate) async fn rely_on_link(&self, digest: &Digest) -> Result<Option<u64>> {
+    /// Whether the repository has the link, which then stays for at least half of the grace. It says nothing alone: one that was
+    /// written too late may be to a blob that gc has removed.
+    pub(crate) async fn rely_on_link(&self, digest: &Digest) -> Result<bool> {
         let name = digest.to_string();
-        let path = [self.name().as_str(), &name];
-        match self.registry().rely_on(LINK, &path).await? {
-            Some(entry) => Ok(Some(decode::<LinkFact>(&entry)?.size)),
-            None => Ok(None),
-        }
+        Ok(self.registry().rely_on(LINK, &[self.name().as_str(), &name]).await?.is_some())
+    }
+
+    /// Whether the repository has the blob, for who relies on it: link and blob stay for at least half of the grace.
+    pub(crate) async fn keep_linked(&self, digest: &Digest) -> Result<bool> {
+        Ok(self.rely_on_link(digest).await? && self.registry().keep_blob(digest).await?)
     }
 
     /// Links a blob whose envelope is young.
@@ -36,19 +38,17 @@ impl Repository {
         // Gc looks for links in the repositories that it knows of.
         self.ensure().await?;
         let payload = encode(&LinkFact { size });
-        self.registry().write(LINK, &[self.name().as_str(), &name], payload).await
+        self.registry().write(LINK, &[self.name().as_str(), &name], payload).await?;
+        Ok(())
     }
 
     /// Links a blob that may have been there for long. Whether it is there.
-    pub(crate) async fn link_existing(&self, digest: &Digest, size: u64) -> Result<bool> {
+    pub(crate) async fn link_existing(&self, digest: &Digest) -> Result<bool> {
         for _ in 0..ATTEMPTS {
             let started = self.registry().boot();
-            self.registry().pin(digest).await?;
-            if !self.store().contains(digest).await? {
-                return Ok(false);
-            }
+            let Some(size) = self.registry().rely_on_blob(digest).await? else { return Ok(false) };
             self.link(digest, size).await?;
-            // Slower, and gc may have removed the blob after the pin: look again.
+            // Slower, and gc may have removed the blob before the link was there: look again.
             if self.registry().boot().saturating_sub(started) <= self.registry().patience() {
                 return Ok(true);
             }

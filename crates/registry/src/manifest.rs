@@ -4,8 +4,12 @@
 //! type must have that type's shape.
 
 use std::collections::{BTreeMap, HashSet};
+use std::fmt;
+use std::marker::PhantomData;
 
 use bulla::Digest;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use crate::error::{ErrorCode, RegistryError, Result};
@@ -59,16 +63,16 @@ struct Document {
     #[serde(default)]
     artifact_type: Option<String>,
     #[serde(default)]
-    config: Option<Part>,
+    config: Option<Object<Part>>,
     #[serde(default, deserialize_with = "list")]
-    layers: Option<Vec<Part>>,
+    layers: Option<Vec<Object<Part>>>,
     /// Of the artifact manifest that never made it into a release of the specification.
     #[serde(default, deserialize_with = "list")]
-    blobs: Option<Vec<Part>>,
+    blobs: Option<Vec<Object<Part>>>,
     #[serde(default, deserialize_with = "list")]
-    manifests: Option<Vec<Part>>,
+    manifests: Option<Vec<Object<Part>>>,
     #[serde(default)]
-    subject: Option<Part>,
+    subject: Option<Object<Part>>,
     #[serde(default)]
     annotations: Option<BTreeMap<String, String>>,
 }
@@ -79,10 +83,36 @@ struct Part {
     #[serde(default)]
     media_type: String,
     digest: String,
+    /// Signed, as Go's clients read it.
+    #[serde(default)]
+    size: Option<i64>,
+}
+
+/// A JSON object. serde would take a list of its values as well, and see a manifest where no client sees one.
+struct Object<T>(T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Only<T>(PhantomData<T>);
+
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for Only<T> {
+            type Value = Object<T>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Object<T>, A::Error> {
+                T::deserialize(MapAccessDeserializer::new(map)).map(Object)
+            }
+        }
+
+        deserializer.deserialize_map(Only(PhantomData))
+    }
 }
 
 /// Go's empty list may be `null`, which is there all the same.
-fn list<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<Part>>, D::Error> {
+fn list<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<Object<Part>>>, D::Error> {
     Option::deserialize(deserializer).map(|list| Some(list.unwrap_or_default()))
 }
 
@@ -91,9 +121,11 @@ impl Parsed {
     ///
     /// # Errors
     /// `MANIFEST_INVALID` where it is no JSON object, says another media type than the client, lacks what its type must
-    /// have, is two things at once, or is of Docker's schema 1.
+    /// have, is two things at once, refers to what can't be there, or is of Docker's schema 1.
     pub fn new(content_type: Option<&str>, bytes: &[u8]) -> Result<Self> {
-        let document: Document = serde_json::from_slice(bytes)
+        // Also where nobody here reads it: readers would differ in what they make of other bytes.
+        let text = std::str::from_utf8(bytes).map_err(|_| invalid("the manifest is not UTF-8"))?;
+        let Object(document) = serde_json::from_str::<Object<Document>>(text)
             .map_err(|error| invalid(format!("the manifest is not the JSON of one: {error}")))?;
         if document.schema_version == Some(1) {
             return Err(invalid("Docker's schema 1 is not supported; push schema 2 or OCI"));
@@ -101,14 +133,18 @@ impl Parsed {
         let media_type = document.media_type(content_type)?;
         document.check(&media_type)?;
         let needs = document.needs()?;
-        let subject = document.subject.as_ref().map(Part::digest).transpose()?;
+        let subject = document.subject.as_ref().map(|part| part.0.digest()).transpose()?;
         let artifact_type = document.artifact_type.filter(|text| !text.is_empty());
-        let of_config = || document.config.map(|config| config.media_type).filter(|text| !text.is_empty());
+        let of_config = || document.config.map(|part| part.0.media_type).filter(|text| !text.is_empty());
+        let artifact_type = artifact_type.or_else(of_config);
+        if artifact_type.as_ref().is_some_and(|text| text.len() > MAX_TYPE_LEN) {
+            return Err(invalid("the manifest's artifact type is too long for a media type"));
+        }
         Ok(Self {
             media_type,
             needs,
             subject,
-            artifact_type: artifact_type.or_else(of_config),
+            artifact_type,
             annotations: document.annotations.unwrap_or_default(),
         })
     }
@@ -158,8 +194,8 @@ impl Document {
 
     fn needs(&self) -> Result<Vec<Need>> {
         let blobs = self.config.iter().chain(self.layers.iter().flatten()).chain(self.blobs.iter().flatten());
-        let blobs = blobs.filter(|part| !part.is_elsewhere()).map(|part| part.digest().map(Need::Blob));
-        let manifests = self.manifests.iter().flatten().map(|part| part.digest().map(Need::Manifest));
+        let blobs = blobs.filter(|part| !part.0.is_elsewhere()).map(|part| part.0.digest().map(Need::Blob));
+        let manifests = self.manifests.iter().flatten().map(|part| part.0.digest().map(Need::Manifest));
         let mut seen = HashSet::new();
         let mut needs: Vec<Need> = blobs.chain(manifests).collect::<Result<_>>()?;
         needs.retain(|need| seen.insert(need.clone()));
@@ -169,6 +205,9 @@ impl Document {
 
 impl Part {
     fn digest(&self) -> Result<Digest> {
+        if self.size.is_some_and(i64::is_negative) {
+            return Err(invalid(format!("the manifest gives `{}` a negative size", self.digest)));
+        }
         parse_digest(&self.digest)
             .map_err(|error| invalid(format!("the manifest refers to `{}`: {error}", self.digest)))
     }
@@ -240,6 +279,56 @@ mod tests {
         let index = parse(&json!({"schemaVersion": 2, "manifests": null})).unwrap();
         assert_eq!((index.media_type.as_str(), index.needs.len()), (OCI_INDEX, 0));
         assert!(parse(&json!({"schemaVersion": 2, "config": config})).is_err(), "no list at all");
+    }
+
+    /// What serde takes for an object is not always one to everybody else.
+    #[test]
+    fn lists_are_no_objects() {
+        let config = json!(["a/b", digest("c"), 1]);
+        let kind = Some("application/vnd.example+json");
+        for list in [
+            json!([]),
+            json!([2, OCI_MANIFEST, null, {"mediaType": "a/b", "digest": digest("c")}, []]),
+            json!({"schemaVersion": 2, "config": config, "layers": []}),
+            json!({"schemaVersion": 2, "manifests": [config]}),
+        ] {
+            let error = Parsed::new(kind, list.to_string().as_bytes()).unwrap_err();
+            assert_eq!(error.code(), ErrorCode::ManifestInvalid, "{list}");
+        }
+    }
+
+    #[test]
+    fn sizes_are_what_clients_can_read() {
+        let of = |size: &str| {
+            let part = format!(r#"{{"mediaType": "a/b", "digest": "{}", "size": {size}}}"#, digest("c"));
+            let image = format!(r#"{{"schemaVersion": 2, "config": {part}, "layers": []}}"#);
+            Parsed::new(None, image.as_bytes())
+        };
+        for size in ["0", "1", "9223372036854775807", "null"] {
+            assert!(of(size).is_ok(), "{size}");
+        }
+        for size in ["-1", "9223372036854775808", "18446744073709551616", "1e999", "1.5", "\"1\"", "[]"] {
+            assert_eq!(of(size).unwrap_err().code(), ErrorCode::ManifestInvalid, "{size}");
+        }
+    }
+
+    #[test]
+    fn a_manifest_is_utf8_to_its_last_unknown_field() {
+        for text in [&b"{\"x\": \"\xff\"}"[..], b"\xef\xbb\xbf{}", b"{\"\xc3\": 1}"] {
+            let error = Parsed::new(Some("application/vnd.example+json"), text).unwrap_err();
+            assert_eq!(error.code(), ErrorCode::ManifestInvalid);
+        }
+    }
+
+    /// It is listed with the referrers of a subject, whose entries are bounded.
+    #[test]
+    fn an_artifact_type_has_the_length_of_a_media_type() {
+        for (own, of_config) in [(256, 3), (0, 256)] {
+            let config = json!({"mediaType": "c".repeat(of_config), "digest": digest("c"), "size": 1});
+            let image =
+                json!({"schemaVersion": 2, "artifactType": "a".repeat(own), "config": config, "layers": []});
+            assert_eq!(parse(&image).unwrap_err().code(), ErrorCode::ManifestInvalid);
+        }
     }
 
     #[test]

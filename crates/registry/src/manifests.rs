@@ -1,11 +1,13 @@
 //! Manifests of a repository. A manifest is put only when everything that it needs is there, and then all of that stays.
 //!
 //! ```text
-//! rely on what it needs ─► bytes, if too long for the entry ─► entry ─► referrer ─► tags       all within a quarter of the
-//!        └──────────────────────────── again, if it took longer ◄────────────────────────┘      grace of gc
+//! rely on what it needs ─► long bytes ─► referrer ─► entry ─► referrer ─► tags ─► entry still there?
+//!     └────────── again, if that took longer than a quarter of gc's grace ◄─┘             └─► again
 //! ```
+//!
+//! Once the entry is there in time it is whole for as long as it is there; so who has tagged it only looks for it again.
 
-use bulla::{Algorithm, Digest, ErrorKind, MetaEntry};
+use bulla::{Algorithm, Digest, ErrorKind, MetaEntry, MetaVersion};
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
 use serde_json::json;
@@ -102,22 +104,37 @@ impl Repository {
         let parsed = Parsed::new(media_type.as_deref(), &bytes)?;
         // Gc looks for manifests in the repositories that it knows of.
         self.ensure().await?;
+        let mut too_late = None;
         for _ in 0..ATTEMPTS {
             let started = self.registry().boot();
-            let in_time = || self.registry().boot().saturating_sub(started) <= self.registry().patience();
-            self.rely_on_all(&parsed.needs).await?;
-            self.write_manifest(&computed, &parsed, &bytes).await?;
-            if !in_time() {
+            if let Err(error) = self.rely_on_all(&parsed.needs).await {
+                self.take_back(&computed, too_late).await;
+                return Err(error);
+            }
+            let written = self.write_manifest(&computed, &parsed, &bytes).await?;
+            if self.registry().boot().saturating_sub(started) > self.registry().patience() {
+                too_late = written.or(too_late);
                 continue;
             }
             for tag in &tags {
                 self.set_tag(tag, &computed).await?;
             }
-            if in_time() {
+            // If it went before gc or who deleted it could see the tags, they name nothing.
+            if tags.is_empty() || self.rely_on_manifest(&computed).await? {
                 return Ok(PutManifestResult { digest: computed, subject: parsed.subject });
             }
         }
+        self.take_back(&computed, too_late).await;
         Err(RegistryError::busy("the bucket is too slow for the grace of this registry's gc; try again"))
+    }
+
+    /// Removes the entry that an attempt wrote too late: what it needs may be gone, and nobody was told that it is there.
+    async fn take_back(&self, digest: &Digest, written: Option<MetaVersion>) {
+        let Some(version) = written else { return };
+        let path = [self.name().as_str(), &digest.to_string()];
+        if let Err(error) = self.store().meta().remove(MANIFEST, &path, &version).await {
+            tracing::warn!(%digest, %error, "a manifest that was put too late stays; delete it");
+        }
     }
 
     /// A manifest, if the repository has it.
@@ -164,17 +181,22 @@ impl Repository {
     pub async fn delete_manifest(&self, digest: &Digest) -> Result<bool> {
         let reference = Reference::Digest(digest.clone());
         let subject = match self.manifest(&reference).await {
-            Ok(None) => return Ok(false),
+            Ok(None) => {
+                // Who was interrupted is here again.
+                self.untag_deleted(digest).await?;
+                return Ok(false);
+            }
             Ok(Some(manifest)) => Parsed::new(Some(&manifest.media_type), &manifest.bytes)?.subject,
             // It can be removed all the same.
             Err(error) if error.code() == ErrorCode::Unknown => None,
             Err(error) => return Err(error),
         };
-        self.untag(digest).await?;
         if let Some(subject) = subject {
             self.remove_referrer(&subject, digest).await?;
         }
-        self.registry().remove(MANIFEST, &[self.name().as_str(), &digest.to_string()]).await
+        let removed = self.registry().remove(MANIFEST, &[self.name().as_str(), &digest.to_string()]).await?;
+        self.untag_deleted(digest).await?;
+        Ok(removed)
     }
 
     /// Whether the repository has the manifest, which then stays for at least half of the grace.
@@ -213,27 +235,31 @@ impl Repository {
     async fn rely_on(&self, need: Need) -> Result<(Digest, bool)> {
         let (digest, there) = match need {
             Need::Blob(digest) => {
-                let there = self.rely_on_link(&digest).await?.is_some();
+                let there = self.keep_linked(&digest).await?;
                 (digest, there)
             }
             Need::Manifest(digest) => {
-                let there =
-                    self.rely_on_manifest(&digest).await? || self.rely_on_link(&digest).await?.is_some();
+                let there = self.rely_on_manifest(&digest).await? || self.keep_linked(&digest).await?;
                 (digest, there)
             }
         };
         Ok((digest, there))
     }
 
-    async fn write_manifest(&self, digest: &Digest, parsed: &Parsed, bytes: &Bytes) -> Result<()> {
+    /// The entry's version, if it was not there and young already.
+    async fn write_manifest(
+        &self,
+        digest: &Digest,
+        parsed: &Parsed,
+        bytes: &Bytes,
+    ) -> Result<Option<MetaVersion>> {
         let size = bytes.len() as u64;
         let fact = ManifestFact { media_type: parsed.media_type.clone(), size };
         let (payload, fits) = encode_manifest(&fact, bytes);
         if !fits {
             self.put_unlinked(digest, bytes.clone()).await?;
         }
-        self.registry().write(MANIFEST, &[self.name().as_str(), &digest.to_string()], payload).await?;
-        if let Some(subject) = &parsed.subject {
+        let referrer = parsed.subject.as_ref().map(|subject| {
             let descriptor = Descriptor {
                 media_type: parsed.media_type.clone(),
                 digest: digest.clone(),
@@ -241,9 +267,18 @@ impl Repository {
                 artifact_type: parsed.artifact_type.clone(),
                 annotations: parsed.annotations.clone(),
             };
-            self.add_referrer(subject, descriptor).await?;
+            (subject, descriptor)
+        });
+        // First, so that no crash leaves a signature that is there and not listed: what is not there is not listed anyway.
+        if let Some((subject, descriptor)) = &referrer {
+            self.add_referrer(subject, descriptor, false).await?;
         }
-        Ok(())
+        let path = [self.name().as_str(), &digest.to_string()];
+        let version = self.registry().write(MANIFEST, &path, payload).await?;
+        if let Some((subject, descriptor)) = &referrer {
+            self.add_referrer(subject, descriptor, true).await?;
+        }
+        Ok(version)
     }
 
     async fn find(&self, reference: &Reference) -> Result<Option<(Digest, MetaEntry)>> {

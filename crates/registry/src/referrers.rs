@@ -1,15 +1,19 @@
 //! Referrers: the manifests of a repository that have another one as their subject, such as its signatures.
 
-use bulla::{Digest, MetaEntry};
+use bulla::{Digest, MetaEntry, MetaWrite};
+use futures::{StreamExt, TryStreamExt, stream};
 
 use crate::error::Result;
-use crate::facts::{Descriptor, MAX_INLINE, REFERRER, ReferrerFact, decode, encode};
+use crate::facts::{Descriptor, MANIFEST, MAX_INLINE, REFERRER, ReferrerFact, decode, encode};
 use crate::manifest::Parsed;
 use crate::name::Reference;
 use crate::registry::{Page, Repository};
 
 /// Entries read at once.
 const BATCH: usize = 256;
+
+/// Their manifests looked for at once.
+const READS: usize = 16;
 
 impl Repository {
     /// The first `limit` manifests whose subject is `subject`, of that artifact type if one is given, after the digest
@@ -35,8 +39,11 @@ impl Repository {
             let (entries, more) =
                 self.store().meta().entries(REFERRER, &parent, after.as_deref(), BATCH).await?;
             let last = entries.last().and_then(|entry| entry.path.last().cloned());
-            for entry in entries {
-                let Some(descriptor) = self.descriptor(&entry).await? else { continue };
+            let mut descriptors = stream::iter(entries)
+                .map(|entry| async move { self.descriptor(&entry).await })
+                .buffered(READS);
+            while let Some(descriptor) = descriptors.try_next().await? {
+                let Some(descriptor) = descriptor else { continue };
                 if artifact_type.is_some() && descriptor.artifact_type.as_deref() != artifact_type {
                     continue;
                 }
@@ -52,17 +59,28 @@ impl Repository {
         }
     }
 
-    /// Lists a manifest below its subject.
-    pub(crate) async fn add_referrer(&self, subject: &Digest, descriptor: Descriptor) -> Result<()> {
+    /// Lists a manifest below its subject; `anew` once the manifest is there, so that who removes what an earlier one left
+    /// sees it.
+    pub(crate) async fn add_referrer(
+        &self,
+        subject: &Digest,
+        descriptor: &Descriptor,
+        anew: bool,
+    ) -> Result<()> {
         let (subject, digest) = (subject.to_string(), descriptor.digest.to_string());
-        let mut fact = ReferrerFact { descriptor, cut: false };
+        let mut fact = ReferrerFact { descriptor: descriptor.clone(), cut: false };
         let mut payload = encode(&fact);
         if payload.len() > MAX_INLINE {
             fact.descriptor.annotations.clear();
             fact.cut = true;
             payload = encode(&fact);
         }
-        self.registry().write(REFERRER, &[self.name().as_str(), &subject, &digest], payload).await
+        let path = [self.name().as_str(), &subject, &digest];
+        if anew {
+            return self.registry().write_anew(REFERRER, &path, payload).await;
+        }
+        self.registry().write(REFERRER, &path, payload).await?;
+        Ok(())
     }
 
     /// Whether a manifest is listed below its subject.
@@ -72,18 +90,32 @@ impl Repository {
         Ok(self.store().meta().get(REFERRER, &path).await?.is_some())
     }
 
-    pub(crate) async fn remove_referrer(&self, subject: &Digest, digest: &Digest) -> Result<bool> {
+    /// Takes a manifest that was removed from its subject's list. Who puts it again meanwhile writes the manifest, then the
+    /// entry anew.
+    pub(crate) async fn remove_referrer(&self, subject: &Digest, digest: &Digest) -> Result<()> {
         let (subject, digest) = (subject.to_string(), digest.to_string());
-        self.registry().remove(REFERRER, &[self.name().as_str(), &subject, &digest]).await
+        let path = [self.name().as_str(), &subject, &digest];
+        let meta = self.store().meta();
+        if let Some(entry) = meta.get(REFERRER, &path).await?
+            // After the entry was read.
+            && meta.get(MANIFEST, &[self.name().as_str(), &digest]).await?.is_none()
+        {
+            let _: MetaWrite<()> = meta.remove(REFERRER, &path, &entry.version).await?;
+        }
+        Ok(())
     }
 
+    /// `None` where the manifest is gone, and who removed it could not remove this too.
     async fn descriptor(&self, entry: &MetaEntry) -> Result<Option<Descriptor>> {
         let ReferrerFact { mut descriptor, cut } = decode(entry)?;
         if cut {
             let reference = Reference::Digest(descriptor.digest.clone());
             let Some(manifest) = self.manifest(&reference).await? else { return Ok(None) };
             descriptor.annotations = Parsed::new(Some(&manifest.media_type), &manifest.bytes)?.annotations;
+            return Ok(Some(descriptor));
         }
-        Ok(Some(descriptor))
+        let path = [self.name().as_str(), &descriptor.digest.to_string()];
+        let is_there = self.store().meta().get(MANIFEST, &path).await?.is_some();
+        Ok(is_there.then_some(descriptor))
     }
 }

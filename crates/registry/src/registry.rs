@@ -3,9 +3,9 @@
 use std::collections::HashSet;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use bulla::{ErrorKind, MetaEntry, MetaKind, MetaWrite, Store};
+use bulla::{Digest, ErrorKind, MetaEntry, MetaKind, MetaVersion, MetaWrite, Store};
 use bytes::Bytes;
 
 use crate::clock::BucketClock;
@@ -115,6 +115,41 @@ impl Registry {
         }
     }
 
+    /// The size of a blob, for who relies on it: it stays for at least half of the grace. One that is damaged is not there, so
+    /// that it is pushed again, which repairs it.
+    pub(crate) async fn rely_on_blob(&self, digest: &Digest) -> Result<Option<u64>> {
+        let size = match self.store().stat(digest).await {
+            Ok(blob) if blob.modified > self.counts_since().await? => return Ok(Some(blob.size)),
+            Ok(blob) => blob.size,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            Err(error) if error.kind() == ErrorKind::Corrupt => {
+                tracing::error!(%error, "a damaged blob is taken for none");
+                return Ok(None);
+            }
+            Err(error) => return Err(error.into()),
+        };
+        Ok(self.keep_blob(digest).await?.then_some(size))
+    }
+
+    /// As [`rely_on_blob`](Self::rely_on_blob), whether it is there; without looking whether it is damaged, for that costs a
+    /// call of the key provider in direct mode.
+    pub(crate) async fn keep_blob(&self, digest: &Digest) -> Result<bool> {
+        let since = self.counts_since().await?;
+        match self.store().renew(digest, since).await {
+            Err(error) if error.kind() == ErrorKind::Corrupt => {
+                tracing::error!(%error, "a damaged blob is taken for none");
+                Ok(false)
+            }
+            there => Ok(there?),
+        }
+    }
+
+    /// What was written before this is written again when it is relied on.
+    async fn counts_since(&self) -> Result<SystemTime> {
+        let now = self.inner.clock.now(self.store()).await?;
+        Ok(now.checked_sub(self.options().grace / 2).unwrap_or(UNIX_EPOCH))
+    }
+
     /// Keeps the object at `path` as long as gc's grace from now on: one that is older than half of it is written again. `None`
     /// if it is gone.
     pub(crate) async fn touch(
@@ -144,31 +179,50 @@ impl Registry {
     }
 
     /// Makes or replaces the object at `path`, damaged ones included: one request where there is none, which is usual. One that
-    /// says the same is touched.
-    pub(crate) async fn write(&self, kind: MetaKind, path: &[&str], payload: Bytes) -> Result<()> {
+    /// says the same is touched. Its version, if it was written.
+    pub(crate) async fn write(
+        &self,
+        kind: MetaKind,
+        path: &[&str],
+        payload: Bytes,
+    ) -> Result<Option<MetaVersion>> {
         let meta = self.store().meta();
         let mut written = match meta.create(kind, path, payload.clone()).await {
             Err(error) if error.kind() == ErrorKind::Corrupt => {
                 tracing::error!(%error, "a damaged object is replaced");
-                meta.set(kind, path, payload).await?;
-                return Ok(());
+                return Ok(Some(meta.set(kind, path, payload).await?));
             }
             written => written?,
         };
         loop {
             let found = match written {
-                MetaWrite::Done(_) => return Ok(()),
+                MetaWrite::Done(version) => return Ok(Some(version)),
                 MetaWrite::Changed(Some(entry)) if entry.payload == payload => {
-                    self.touch(kind, path, entry).await?
+                    let before = entry.version.clone();
+                    match self.touch(kind, path, entry).await? {
+                        Some(entry) if entry.payload == payload => {
+                            return Ok((entry.version != before).then_some(entry.version));
+                        }
+                        found => found,
+                    }
                 }
                 MetaWrite::Changed(found) => found,
             };
             written = match found {
-                Some(entry) if entry.payload == payload => return Ok(()),
                 Some(entry) => meta.update(kind, path, payload.clone(), &entry.version).await?,
                 None => meta.create(kind, path, payload.clone()).await?,
             };
         }
+    }
+
+    /// As [`write`](Self::write), and it is another version afterwards, whatever it said.
+    pub(crate) async fn write_anew(&self, kind: MetaKind, path: &[&str], payload: Bytes) -> Result<()> {
+        let meta = self.store().meta();
+        if let Ok(MetaWrite::Done(_)) = meta.create(kind, path, payload.clone()).await {
+            return Ok(());
+        }
+        meta.set(kind, path, payload).await?;
+        Ok(())
     }
 
     /// Removes the object at `path`, whatever it says. Whether it was there.

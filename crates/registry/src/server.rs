@@ -45,7 +45,7 @@ pub struct ServerOptions {
     pub admin: Option<SocketAddr>,
     /// What a client may take.
     pub limits: Limits,
-    /// Requests with a blob's bytes at a time, at least one; more wait, for at most half a minute.
+    /// Requests with a blob's bytes at a time, and as many with a manifest; at least one. More wait, for at most half a minute.
     pub uploads: usize,
     /// What `/metrics` shows; `None`: there is no such page.
     pub metrics: Option<Exposition>,

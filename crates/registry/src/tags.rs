@@ -3,12 +3,9 @@
 use bulla::{Digest, MetaEntry, MetaWrite};
 
 use crate::error::{ErrorCode, RegistryError, Result};
-use crate::facts::{TAG, TagFact, decode, encode};
-use crate::name::{Reference, Tag};
+use crate::facts::{MANIFEST, TAG, TagFact, decode, encode};
+use crate::name::Tag;
 use crate::registry::{Page, Repository};
-
-/// How often something slow is begun again.
-const ATTEMPTS: usize = 3;
 
 impl Repository {
     /// The manifest that `tag` names, which may be gone.
@@ -66,37 +63,37 @@ impl Repository {
             Err(error) if error.code() != ErrorCode::Unknown => return Err(error),
             _ => {}
         }
-        self.registry().write(TAG, &[self.name().as_str(), tag.as_str()], payload).await
+        self.registry().write_anew(TAG, &[self.name().as_str(), tag.as_str()], payload).await
     }
 
     /// Names a manifest that may have been there for long. Whether the repository has it.
     pub(crate) async fn tag_existing(&self, tag: &Tag, digest: &Digest) -> Result<bool> {
-        for _ in 0..ATTEMPTS {
-            let started = self.registry().boot();
-            if self.stat_manifest(&Reference::Digest(digest.clone())).await?.is_none() {
-                return Ok(false);
-            }
-            self.set_tag(tag, digest).await?;
-            // Slower, and gc may have removed the manifest before it saw the tag: look again.
-            if self.registry().boot().saturating_sub(started) <= self.registry().patience() {
-                return Ok(true);
-            }
+        if !self.rely_on_manifest(digest).await? {
+            return Ok(false);
         }
-        Err(RegistryError::busy("the bucket is too slow for the grace of this registry's gc; try again"))
+        self.set_tag(tag, digest).await?;
+        // It may have gone before anybody could see the tag.
+        self.rely_on_manifest(digest).await
     }
 
-    /// Removes every tag of a manifest.
-    pub(crate) async fn untag(&self, digest: &Digest) -> Result<()> {
+    /// Removes every tag of a manifest that was deleted. Who puts it again meanwhile writes the manifest, then the tag anew.
+    pub(crate) async fn untag_deleted(&self, digest: &Digest) -> Result<()> {
         let meta = self.store().meta();
         let repository = self.name().as_str();
+        let manifest = [repository, &digest.to_string()];
         let mut after: Option<String> = None;
         loop {
             let (entries, more) = meta.entries(TAG, &[repository], after.as_deref(), 1000).await?;
             after = entries.last().and_then(|entry| entry.path.last().cloned());
             for entry in entries {
-                if decode::<TagFact>(&entry)?.digest == *digest {
+                // One that can't be read names nothing.
+                if decode::<TagFact>(&entry).is_ok_and(|tag| tag.digest == *digest) {
+                    // After the tag was read.
+                    if meta.get(MANIFEST, &manifest).await?.is_some() {
+                        return Ok(());
+                    }
                     let path = [repository, entry.path[1].as_str()];
-                    // One that was moved at the same moment stays.
+                    // One that was moved or written at the same moment stays.
                     let _: MetaWrite<()> = meta.remove(TAG, &path, &entry.version).await?;
                 }
             }

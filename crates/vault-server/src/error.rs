@@ -35,6 +35,7 @@ impl ServerError {
         Self { kind: ServerErrorKind::Io, message: message.into(), source: Some(Box::new(source)) }
     }
 
+    #[cfg(any(feature = "aws-lc", feature = "ring"))]
     pub(crate) fn with_source(mut self, source: impl Error + Send + Sync + 'static) -> Self {
         self.source = Some(Box::new(source));
         self

@@ -1,6 +1,7 @@
-//! `bulla import` and `bulla export`, with layouts that umoci makes and skopeo reads.
+//! `bulla import` and `bulla export`, with layouts and archives that umoci and skopeo make and read.
 
 use std::fs;
+use std::process::{Command, Stdio};
 
 use serde_json::json;
 
@@ -144,10 +145,142 @@ fn referrers_are_exported_with_their_subject() {
 
     let (store, layout) = (world.store(), tools.path("images"));
     assert_eq!(world.json(&["import", &layout, &store, "--repository", "app"])["manifests"], 2);
+    // It has no name of its own, and comes with what has: under that, or under another.
+    for (repository, more) in [("only", &["--only", "one"][..]), ("tagged", &["--tag", "v1"])] {
+        let import = ["import", &layout, &store, "--repository", repository];
+        let report = world.json(&[&import[..], more].concat());
+        assert_eq!(
+            (&report["manifests"], report["tags"].as_object().unwrap().len()),
+            (&2.into(), 1),
+            "{report:#}"
+        );
+    }
+    let tagged = ["export", "tagged:v1", &tools.path("tagged"), &store, "--referrers"];
+    assert_eq!(world.json(&tagged)["manifests"], 2);
     let out = tools.path("out");
     assert_eq!(world.json(&["export", "app:one", &out, &store])["manifests"], 1);
     assert_eq!(world.json(&["export", "app:one", &out, &store, "--referrers"])["manifests"], 2);
     assert!(tools.blobs("out").contains(&entry["digest"].as_str().unwrap().to_owned()));
     let index = fs::read_to_string(tools.path("out/index.json")).unwrap();
     assert!(index.contains(entry["digest"].as_str().unwrap()), "{index}");
+}
+
+/// Archives of layouts, from skopeo and tar, and for skopeo.
+#[test]
+fn archives_go_in_and_come_out() {
+    let Some(tools) = Tools::find() else { return };
+    let world = World::with_store();
+    let store = world.store();
+    for (tag, seed) in [("one", 1), ("two", 2)] {
+        tools.make("images", tag, 2, 300_000, seed);
+    }
+    tools.index("images", "both", &["one", "two"]);
+    let import = |archive: &str, repository: &str| {
+        world.json(&["import", &tools.path(archive), &store, "--repository", repository])
+    };
+    tools.copy(&["--all"], "oci:images:both", "oci-archive:both.tar:both");
+    assert_eq!(import("both.tar", "app")["tags"]["both"], tools.digest("images", "both"));
+    // Every name in it begins with `./`.
+    let tar = |arguments: &[&str]| {
+        let tar = Command::new("tar").current_dir(tools.dir.path()).args(arguments).status().unwrap();
+        assert!(tar.success());
+    };
+    tar(&["-C", "images", "-cf", "all.tar", "."]);
+    let report = import("all.tar", "app");
+    assert_eq!((report["tags"].as_object().unwrap().len(), &report["sealed"]["objects"]), (3, &0.into()));
+
+    for tag in ["one", "both"] {
+        let archive = format!("{tag}-out.tar");
+        world.ok(&["export", &format!("app:{tag}"), &tools.path(&archive), &store]);
+        tools.copy(&["--all"], &format!("oci-archive:{archive}:{tag}"), &format!("oci:back:{tag}"));
+        assert_eq!(tools.digest("back", tag), tools.digest("images", tag));
+        assert_eq!(import(&archive, "again")["tags"][tag], tools.digest("images", tag));
+    }
+    assert_eq!(tools.unpack("back", "one"), tools.unpack("images", "one"));
+    fs::create_dir(tools.path("unpacked")).unwrap();
+    tar(&["-C", "unpacked", "-xf", "both-out.tar"]);
+    assert_eq!(tools.digest("unpacked", "both"), tools.digest("images", "both"));
+    assert!(tools.blobs("unpacked").len() >= 7);
+
+    // The same image makes the same archive; what is there is not written over.
+    let again = tools.path("one-again.tar");
+    world.ok(&["export", "app:one", &again, &store]);
+    assert!(fs::read(&again).unwrap() == fs::read(tools.path("one-out.tar")).unwrap());
+    let line = world.fails(2, &["export", "app:two", &again, &store]);
+    assert!(line.contains("choose another name"), "{line}");
+    world.fails(2, &["export", "app:none", &tools.path("none.tar"), &store]);
+    assert!(!tools.dir.path().join("none.tar").exists());
+}
+
+#[test]
+fn archives_that_can_not_be_read_say_why() {
+    let Some(tools) = Tools::find() else { return };
+    let world = World::with_store();
+    tools.make("images", "one", 1, 300_000, 1);
+    tools.copy(&[], "oci:images:one", "oci-archive:one.tar:one");
+    let gzip = Command::new("gzip").args(["-k", &tools.path("one.tar")]).status().unwrap();
+    assert!(gzip.success());
+    let refused = |code: i32, file: &str| {
+        world.fails(code, &["import", &tools.path(file), &world.store(), "--repository", "app"])
+    };
+    let line = refused(2, "one.tar.gz");
+    assert!(line.contains("compressed") && line.contains("gunzip"), "{line}");
+    let whole = fs::read(tools.path("one.tar")).unwrap();
+    fs::write(tools.path("cut.tar"), &whole[..whole.len() / 2]).unwrap();
+    let line = refused(2, "cut.tar");
+    assert!(line.contains("cut off") || line.contains("no OCI layout"), "{line}");
+    // A layer of it is another.
+    let mut damaged = whole;
+    let middle = damaged.len() / 2;
+    damaged[middle] ^= 1;
+    fs::write(tools.path("damaged.tar"), &damaged).unwrap();
+    let line = refused(2, "damaged.tar");
+    assert!(line.contains("digest"), "{line}");
+    // A layer of it is missing.
+    let gone = tools.blobs("images").into_iter().max_by_key(|blob| {
+        fs::metadata(tools.dir.path().join("images/blobs").join(blob.replace(':', "/"))).unwrap().len()
+    });
+    let gone = format!("./blobs/{}", gone.unwrap().replace(':', "/"));
+    let exclude = format!("--exclude={gone}");
+    let tar = Command::new("tar")
+        .current_dir(tools.dir.path())
+        .args(["-C", "images", &exclude, "-cf", "partial.tar", "."])
+        .status()
+        .unwrap();
+    assert!(tar.success());
+    let line = refused(3, "partial.tar");
+    assert!(line.contains("partial.tar/blobs/sha256/"), "{line}");
+}
+
+/// Stopped in the middle, an export leaves no part of an archive, under no name.
+#[test]
+fn an_interrupted_export_leaves_nothing() {
+    let Some(tools) = Tools::find() else { return };
+    let world = World::with_store();
+    tools.make("images", "large", 1, 96 << 20, 1);
+    world.ok(&["import", &tools.path("images"), &world.store(), "--repository", "app"]);
+    let out = tools.dir.path().join("out");
+    fs::create_dir(&out).unwrap();
+    let archive = out.join("large.tar");
+    let mut export = world
+        .command(&["export", "app:large", archive.to_str().unwrap(), &world.store()])
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let id = export.id().to_string();
+    let signal =
+        |name: &str| assert!(Command::new("kill").args(["-s", name, &id]).status().unwrap().success());
+    while fs::read_dir(&out).unwrap().next().is_none() {
+        assert!(export.try_wait().unwrap().is_none(), "it wrote nothing");
+    }
+    // It is asked to end while it is held, so that it can't be done before it hears of that.
+    signal("STOP");
+    assert!(!archive.exists());
+    signal("TERM");
+    signal("CONT");
+    assert_eq!(export.wait().unwrap().code(), Some(128 + 15));
+    assert_eq!(fs::read_dir(&out).unwrap().count(), 0);
+    world.ok(&["export", "app:large", archive.to_str().unwrap(), &world.store()]);
+    tools.copy(&[], &format!("oci-archive:{}:large", archive.display()), "oci:back:large");
+    assert_eq!(tools.digest("back", "large"), tools.digest("images", "large"));
 }

@@ -2,7 +2,8 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader};
-use std::process::{Child, Stdio};
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Child, Command, Stdio};
 
 use serde_json::Value;
 
@@ -22,7 +23,12 @@ impl Node {
 
     /// Of a store, with more options.
     pub(crate) fn of(world: &World, store: &str, more: &[&str]) -> Self {
-        let arguments = [&["serve", store, "--listen", "127.0.0.1:0", "--json"], more].concat();
+        Self::run(world, &[&["serve", store, "--listen", "127.0.0.1:0"], more].concat())
+    }
+
+    /// As these arguments say.
+    pub(crate) fn run(world: &World, arguments: &[&str]) -> Self {
+        let arguments = [arguments, &["--json"]].concat();
         let log = world.dir.path().join("serve.log");
         let mut process = world
             .command(&arguments)
@@ -45,6 +51,22 @@ impl Node {
     /// The whole name of an image, as skopeo has it.
     pub(crate) fn image(&self, name: &str) -> String {
         format!("docker://{}/{name}", self.address())
+    }
+
+    /// Sends `TERM`, `INT` or another signal.
+    pub(crate) fn signal(&self, name: &str) {
+        let id = self.process.id().to_string();
+        assert!(Command::new("kill").args(["-s", name, &id]).status().unwrap().success());
+    }
+
+    pub(crate) fn is_running(&mut self) -> bool {
+        self.process.try_wait().unwrap().is_none()
+    }
+
+    /// Waits for its end; the exit code, as a shell has it.
+    pub(crate) fn wait(&mut self) -> i32 {
+        let status = self.process.wait().unwrap();
+        status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0))
     }
 
     pub(crate) fn kill(&mut self) {

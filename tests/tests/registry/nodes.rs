@@ -3,12 +3,10 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use bulla_tests::part;
-use bulla_tests::servers::Server;
-
 use crate::images::Tools;
 use crate::node::Node;
-use crate::world::{IDENTITY, World, files};
+use crate::places::Place;
+use crate::world::{World, files};
 
 const IMAGES: usize = 8;
 
@@ -108,26 +106,28 @@ fn a_killed_server_loses_nothing_of_a_folder() {
 
 #[test]
 fn a_killed_server_loses_nothing_of_s3() {
-    let (Some(tools), Some(moto)) = (Tools::find(), part("BULLA_MOTO_SERVER", "moto_server")) else { return };
-    let server = Server::moto(&moto).unwrap();
-    server.make_bucket("bucket").unwrap();
-    let mut world = World::with_vault();
-    world.environment = vec![
-        ("AWS_ENDPOINT", server.url().into()),
-        ("AWS_ALLOW_HTTP", "true".into()),
-        ("AWS_ACCESS_KEY_ID", "key".into()),
-        ("AWS_SECRET_ACCESS_KEY", "secret".into()),
-        ("AWS_REGION", "us-east-1".into()),
-    ];
-    let store = "s3://bucket/prefix";
-    world.ok(&["init", store, "--kek", &world.kek(), "--identity", IDENTITY]);
-    pushes_survive(&world, store, &tools);
+    let (Some(tools), Some(place)) = (Tools::find(), Place::s3()) else { return };
+    pushes_survive(&place.world, place.store, &tools);
     let needles = needles(&tools);
-    let all = objects(&server.url());
+    let all = objects(&place.server.url());
     assert!(all.len() > IMAGES * 3);
     for (name, content) in all {
         search(name.as_bytes(), "a name", &needles);
         search(&content, &name, &needles);
+    }
+}
+
+#[test]
+fn a_killed_server_loses_nothing_of_azure() {
+    let (Some(tools), Some(place)) = (Tools::find(), Place::azure()) else { return };
+    pushes_survive(&place.world, place.store, &tools);
+    let needles = needles(&tools);
+    // Names and contents, as the server itself keeps them.
+    let folder = place.folder.as_ref().unwrap().path();
+    let all = files(folder);
+    assert!(all.iter().any(|file| file.ends_with("__azurite_db_blob__.json")), "{all:?}");
+    for file in all {
+        search(&std::fs::read(&file).unwrap(), &file.display().to_string(), &needles);
     }
 }
 

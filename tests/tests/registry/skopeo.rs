@@ -2,9 +2,9 @@
 
 use std::fs;
 
-use rcgen::{CertificateParams, KeyPair};
 use serde_json::Value;
 
+use crate::certificates::Authority;
 use crate::images::{OCI_MANIFEST, Tools};
 use crate::node::Node;
 use crate::world::World;
@@ -125,16 +125,11 @@ fn repositories_are_synced_out_and_in() {
 fn a_user_logs_in_over_tls() {
     let Some(tools) = Tools::find() else { return };
     let world = World::with_store();
-    let key = KeyPair::generate().unwrap();
-    let certificate =
-        CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap().self_signed(&key).unwrap();
+    let authority = Authority::new();
     let trusted = tools.path("trusted");
     fs::create_dir(&trusted).unwrap();
-    fs::write(format!("{trusted}/ca.crt"), certificate.pem()).unwrap();
-    let (chain, secret) = (
-        world.write("chain.pem", certificate.pem().as_bytes()),
-        world.write("key.pem", key.serialize_pem().as_bytes()),
-    );
+    fs::write(format!("{trusted}/ca.crt"), authority.pem()).unwrap();
+    let (chain, secret) = authority.issue(&world);
     // `htpasswd -Bbn alice wonderland`
     let users =
         world.write("users", format!("alice:{}\n", bcrypt::hash("wonderland", 4).unwrap()).as_bytes());

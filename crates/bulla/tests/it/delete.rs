@@ -1,6 +1,8 @@
 //! Delete: conditional, never of data, never of a blob that was put later.
 
-use bulla::{BlobInfo, ErrorKind};
+use std::time::{Duration, SystemTime};
+
+use bulla::ErrorKind;
 use bulla_testkit::scripted::{Op, broken_connection, precondition};
 use futures::TryStreamExt;
 
@@ -84,7 +86,7 @@ async fn a_blob_put_after_the_delete_stays() {
     let (other, ..) = world.node(2).await;
     world.script.after(Op::Update, "blobs/", move || Some(broken_connection()));
     let racing = async {
-        tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+        tokio::time::sleep(Duration::from_millis(1)).await;
         crate::support::put(&other, &data(10)).await
     };
     let (deleted, theirs) = tokio::join!(world.store.delete(&put.digest), racing);
@@ -93,34 +95,82 @@ async fn a_blob_put_after_the_delete_stays() {
     assert_eq!(get(&world.store, &put.digest).await.unwrap(), data(10));
 }
 
-/// The same bytes put again are another put's; and an upload that is committed again is the same put at another time.
+/// Who removes what nobody uses looks at times; what is used again is younger than what he saw. (FORMAT-R5 rests on it.)
 #[tokio::test(start_paused = true)]
-async fn only_what_one_put_made_is_deleted() {
+async fn only_what_is_older_is_deleted_and_what_is_renewed_is_younger() {
     let (world, objects) = clocked_world().await;
-    let digest = world.put(&data(10)).await.digest;
-    let first = world.store.stat(&digest).await.unwrap();
+    let put = world.put(&data(10)).await;
+    let digest = &put.digest;
+    let first = world.store.stat(digest).await.unwrap();
     let key = object_keys(&objects, "blobs/").pop().unwrap();
     let envelope = stored(&objects, &key);
+    let delete = async |than: SystemTime| world.store.delete_older(digest, than).await.unwrap();
     pass(R).await;
-    let delete = async |it: &BlobInfo| world.store.delete_put(&digest, &it.put, it.modified).await.unwrap();
-    assert!(delete(&first).await);
-    assert!(!delete(&first).await);
 
-    objects.tamper(&key, Some(envelope));
-    let again = world.store.stat(&digest).await.unwrap();
-    assert_eq!(again.put, first.put);
-    assert!(!delete(&first).await, "it was made again since");
-    assert!(delete(&again).await);
+    // As old as that already: nothing is written.
+    let before = first.modified - Duration::from_millis(1);
+    assert!(world.store.renew(digest, before).await.unwrap());
+    assert_eq!(stored(&objects, &key), envelope);
+    assert_eq!(delete(before).await, None);
+
+    assert!(world.store.renew(digest, first.modified).await.unwrap());
+    let renewed = world.store.stat(digest).await.unwrap();
+    assert!(renewed.modified > first.modified);
+    assert_eq!((renewed.created, renewed.size, &renewed.wrapped_by), (first.created, 10, &first.wrapped_by));
+    assert_ne!(stored(&objects, &key), envelope, "no two versions are alike");
+    assert_eq!(delete(first.modified).await, None);
+    assert_eq!(get(&world.store, digest).await.unwrap(), data(10));
+
+    assert_eq!(delete(renewed.modified).await, Some(renewed.clone()));
+    assert_eq!(delete(renewed.modified).await, None);
+    assert!(!world.store.renew(digest, renewed.modified).await.unwrap(), "it is gone for good");
 
     pass(R).await;
     world.put(&data(10)).await;
-    let second = world.store.stat(&digest).await.unwrap();
-    assert_ne!(first.put, second.put);
-    assert!(!delete(&first).await);
-    // The answer to ours is lost, and then there is nothing.
+    assert_eq!(delete(renewed.modified).await, None);
+    let again = world.store.stat(digest).await.unwrap();
+    // The answers are lost; the request was applied.
     world.script.after(Op::Update, "blobs/", move || Some(broken_connection()));
-    assert!(delete(&second).await);
-    assert!(!world.store.contains(&digest).await.unwrap());
+    pass(R).await;
+    assert!(world.store.renew(digest, again.modified).await.unwrap());
+    let again = world.store.stat(digest).await.unwrap();
+    world.script.after(Op::Update, "blobs/", move || Some(broken_connection()));
+    assert_eq!(delete(again.modified).await, Some(again));
+    assert!(!world.store.contains(digest).await.unwrap());
+}
+
+/// A removal and a renewal at the same time: one of them is the first, and the other one knows.
+#[tokio::test(start_paused = true)]
+async fn a_blob_is_either_renewed_or_removed() {
+    for renewal_waits in [false, true] {
+        let (world, _) = clocked_world().await;
+        let digest = world.put(&data(100_000)).await.digest;
+        let old = world.store.stat(&digest).await.unwrap().modified;
+        pass(R).await;
+        let held = world.script.hold(Op::Update, "blobs/");
+        let (removed, renewed);
+        if renewal_waits {
+            (renewed, removed) = tokio::join!(world.store.renew(&digest, old), async {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+                let removed = world.store.delete_older(&digest, old).await;
+                drop(held);
+                removed
+            });
+            assert!(removed.unwrap().is_some());
+            assert!(!renewed.unwrap());
+            assert!(!world.store.contains(&digest).await.unwrap());
+        } else {
+            (removed, renewed) = tokio::join!(world.store.delete_older(&digest, old), async {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+                let renewed = world.store.renew(&digest, old).await;
+                drop(held);
+                renewed
+            });
+            assert!(renewed.unwrap());
+            assert!(removed.unwrap().is_none());
+            assert_eq!(get(&world.store, &digest).await.unwrap(), data(100_000));
+        }
+    }
 }
 
 #[tokio::test(start_paused = true)]

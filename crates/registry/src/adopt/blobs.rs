@@ -30,7 +30,7 @@ impl<'a> Copying<'a> {
         let _only = self.lock(digest).await;
         // Another repository may have it, or a run that was killed: its content was compared with the digest then.
         if let Some(size) = self.stored(digest).await?
-            && (self.options.dry_run || repository.link_existing(digest, size).await?)
+            && (self.options.dry_run || repository.link_existing(digest).await?)
         {
             return Ok(Ok(Blob::Present(size)));
         }

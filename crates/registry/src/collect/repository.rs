@@ -8,13 +8,21 @@ use bulla::{Digest, MetaEntry, MetaVersion};
 use super::manifests::{Known, Manifests};
 use super::{Listing, Run, is_damage};
 use crate::error::Result;
-use crate::facts::{LINK, MANIFEST, REFERRER, TAG, TagFact, decode, decode_manifest};
+use crate::facts::{LINK, MANIFEST, TAG, TagFact, decode, decode_manifest};
 use crate::manifest::Parsed;
 use crate::name::{Reference, RepositoryName, parse_digest};
 use crate::registry::Repository;
 
 /// A link as gc read it.
 struct Link {
+    digest: Digest,
+    modified: SystemTime,
+    version: MetaVersion,
+}
+
+/// A tag as gc read it.
+struct TagRead {
+    name: String,
     digest: Digest,
     modified: SystemTime,
     version: MetaVersion,
@@ -33,7 +41,7 @@ impl Run<'_> {
         let links = self.links(&repository).await?;
         let mut known = HashMap::new();
         self.manifests(&repository, true, &mut known).await?;
-        let tagged = self.tagged(&repository).await?;
+        let tags = self.tags(&repository).await?;
         if self.report.damaged == damaged_before {
             // Those that came meanwhile: they need what they need.
             self.manifests(&repository, false, &mut known).await?;
@@ -41,6 +49,13 @@ impl Run<'_> {
         if self.report.damaged > damaged_before {
             return Ok(());
         }
+        for tag in &tags {
+            let dangles = self.is_old(tag.modified) && !known.contains_key(&tag.digest);
+            if dangles && self.remove(TAG, &[repository.name().as_str(), &tag.name], &tag.version).await? {
+                self.report.removed_tags += 1;
+            }
+        }
+        let tagged: HashSet<&Digest> = tags.iter().map(|tag| &tag.digest).collect();
         let mut manifests = Manifests::new(known);
         for digest in self.kept_by_themselves(&manifests, &tagged) {
             manifests.keep(&digest);
@@ -156,25 +171,25 @@ impl Run<'_> {
         Ok(Some((digest, known)))
     }
 
-    async fn tagged(&mut self, repository: &Repository) -> Result<HashSet<Digest>> {
+    async fn tags(&mut self, repository: &Repository) -> Result<Vec<TagRead>> {
         let (registry, parent) = (self.registry.clone(), [repository.name().as_str()]);
-        let mut tagged = HashSet::new();
+        let mut tags = Vec::new();
         let mut listing = Listing::new(&registry, TAG, &parent);
         while let Some(page) = listing.entries().await? {
             for (name, entry) in page {
-                match entry.and_then(|entry| decode::<TagFact>(&entry)) {
-                    Ok(tag) => {
-                        tagged.insert(tag.digest);
+                match entry.and_then(|entry| Ok((decode::<TagFact>(&entry)?.digest, entry))) {
+                    Ok((digest, MetaEntry { modified, version, .. })) => {
+                        tags.push(TagRead { name, digest, modified, version });
                     }
                     Err(_) => self.damaged(format!("the tag {name} in {}", repository.name())),
                 }
             }
         }
-        Ok(tagged)
+        Ok(tags)
     }
 
     /// The manifests that stay whatever the others do.
-    fn kept_by_themselves(&self, manifests: &Manifests, tagged: &HashSet<Digest>) -> Vec<Digest> {
+    fn kept_by_themselves(&self, manifests: &Manifests, tagged: &HashSet<&Digest>) -> Vec<Digest> {
         let stays = |digest: &Digest, known: &Known| {
             let Some(untagged_before) = self.untagged_before else { return true };
             tagged.contains(digest) || known.version.is_none() || known.modified > untagged_before
@@ -187,26 +202,9 @@ impl Run<'_> {
     async fn remove_manifest(&self, repository: &Repository, digest: &Digest, known: &Known) -> Result<bool> {
         let Some(version) = &known.version else { return Ok(false) };
         let (repo, name) = (repository.name().as_str(), digest.to_string());
-        // First, as where a client removes it: what is listed is there.
-        let listed = match &known.subject {
-            Some(subject) if !self.dry_run => {
-                let path = [repo, &subject.to_string(), &name];
-                let meta = self.registry.store().meta();
-                match meta.get(REFERRER, &path).await? {
-                    Some(entry) if self.remove(REFERRER, &path, &entry.version).await? => {
-                        Some((subject, entry))
-                    }
-                    _ => None,
-                }
-            }
-            _ => None,
-        };
         let removed = self.remove(MANIFEST, &[repo, &name], version).await?;
-        if let (false, Some((subject, entry))) = (removed, listed) {
-            // Somebody uses it after all. If he pushed it again it is listed again already.
-            let path = [repo, &subject.to_string(), &name];
-            let _: bulla::MetaWrite =
-                self.registry.store().meta().create(REFERRER, &path, entry.payload).await?;
+        if let (true, false, Some(subject)) = (removed, self.dry_run, &known.subject) {
+            repository.remove_referrer(subject, digest).await?;
         }
         Ok(removed)
     }

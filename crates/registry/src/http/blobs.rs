@@ -48,10 +48,9 @@ async fn get(call: &Call, digest: &Digest) -> Result<Response, Failure> {
         Selected::Whole => 0..size,
         Selected::Part(range) => range.clone(),
         Selected::Nothing => {
-            let error = RegistryError::new(ErrorCode::RangeInvalid, format!("the blob has {size} bytes"));
-            return Err(
-                Failure::from(error).with_header(header::CONTENT_RANGE, value(&format!("bytes */{size}")))
-            );
+            let error = RegistryError::new(ErrorCode::SizeInvalid, format!("the blob has {size} bytes"));
+            let failure = Failure::new(StatusCode::RANGE_NOT_SATISFIABLE, error);
+            return Err(failure.with_header(header::CONTENT_RANGE, value(&format!("bytes */{size}"))));
         }
     };
     let len = range.end - range.start;

@@ -14,8 +14,7 @@ use crate::error::{ErrorCode, RegistryError};
 pub(super) fn check(headers: &HeaderMap, digest: &Digest) -> Result<Option<Response>, Failure> {
     let tag = tag(digest);
     if headers.contains_key(header::IF_MATCH) && !lists(headers, &header::IF_MATCH, &tag, false) {
-        let error =
-            RegistryError::new(ErrorCode::Unsupported, format!("this is {digest}, not what If-Match has"));
+        let error = RegistryError::new(ErrorCode::Denied, format!("this is {digest}, not what If-Match has"));
         return Err(Failure::new(StatusCode::PRECONDITION_FAILED, error));
     }
     if lists(headers, &header::IF_NONE_MATCH, &tag, true) {
@@ -24,6 +23,28 @@ pub(super) fn check(headers: &HeaderMap, digest: &Digest) -> Result<Option<Respo
         return Ok(Some(response));
     }
     Ok(None)
+}
+
+/// Before what a request names is written or removed: `current` is what it names now. Two who write at the same moment may both
+/// find what they want.
+///
+/// # Errors
+/// 412 where it is not what the client wants to replace.
+pub(super) fn check_write(headers: &HeaderMap, current: Option<&Digest>) -> Result<(), Failure> {
+    let names = |name, weak| current.is_some_and(|digest| lists(headers, name, &tag(digest), weak));
+    let other = headers.contains_key(header::IF_MATCH) && !names(&header::IF_MATCH, false);
+    if other || names(&header::IF_NONE_MATCH, true) {
+        let now = current.map_or_else(|| "nothing".to_owned(), Digest::to_string);
+        let message = format!("this is {now}, not what the request wants to replace");
+        let error = RegistryError::new(ErrorCode::Denied, message);
+        return Err(Failure::new(StatusCode::PRECONDITION_FAILED, error));
+    }
+    Ok(())
+}
+
+/// Whether a write has conditions.
+pub(super) fn conditions_write(headers: &HeaderMap) -> bool {
+    headers.contains_key(header::IF_MATCH) || headers.contains_key(header::IF_NONE_MATCH)
 }
 
 /// Whether a range may be served: `If-Range` is absent or has this very entity. Dates never match, for there are none.

@@ -4,8 +4,10 @@ use axum::body::Body;
 use axum::http::{HeaderMap, HeaderName, Method, StatusCode, header};
 use axum::response::Response;
 use bulla::Digest;
+use http_body_util::LengthLimitError;
 
 use super::answer::{Failure, created, empty, value};
+use super::uploads::body;
 use super::{Call, conditional};
 use crate::error::{ErrorCode, RegistryError};
 use crate::manifests::{PutManifest, too_long};
@@ -25,7 +27,9 @@ pub(super) async fn serve(
 ) -> Result<Response, Failure> {
     let parsed = reference.parse::<Reference>();
     if *method == Method::PUT {
-        return put(call, body, parsed?).await;
+        let reference = parsed?;
+        check_write(&call, &reference).await?;
+        return put(call, body, reference).await;
     }
     let reference = match parsed {
         Ok(reference) => reference,
@@ -35,9 +39,21 @@ pub(super) async fn serve(
     };
     match *method {
         Method::HEAD => head(&call, &reference).await,
-        Method::DELETE => delete(&call, &reference).await,
+        Method::DELETE => {
+            check_write(&call, &reference).await?;
+            delete(&call, &reference).await
+        }
         _ => get(&call, &reference).await,
     }
+}
+
+/// Looks only for who asks with a condition.
+async fn check_write(call: &Call, reference: &Reference) -> Result<(), Failure> {
+    if conditional::conditions_write(&call.headers) {
+        let current = call.repository.stat_manifest(reference).await?;
+        conditional::check_write(&call.headers, current.as_ref().map(|stat| &stat.digest))?;
+    }
+    Ok(())
 }
 
 async fn head(call: &Call, reference: &Reference) -> Result<Response, Failure> {
@@ -83,9 +99,11 @@ async fn put(call: Call, body: Body, reference: Reference) -> Result<Response, F
         None => None,
     };
     let bytes = axum::body::to_bytes(body, longest).await.map_err(|error| {
-        // Either it is too long, or the client broke off and does not read this.
+        if std::error::Error::source(&error).is_some_and(|cause| cause.is::<LengthLimitError>()) {
+            return too_large(longest);
+        }
         tracing::debug!(%error, "a manifest can't be read");
-        too_large(longest)
+        body::broken().into()
     })?;
     let (digest, mut tags) = match reference {
         Reference::Digest(digest) => (Some(digest), Vec::new()),

@@ -1,5 +1,6 @@
 //! What is after the question mark. A parameter may come several times.
 
+use axum::http::StatusCode;
 use url::form_urlencoded;
 
 use super::answer::Failure;
@@ -26,11 +27,10 @@ impl Query {
     /// `n`, the length of a page.
     pub(super) fn page_len(&self) -> Result<Option<usize>, Failure> {
         let Some(text) = self.get("n") else { return Ok(None) };
-        let invalid =
-            || RegistryError::new(ErrorCode::PaginationNumberInvalid, "n is not a number of entries");
         let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
         if !is_number {
-            return Err(invalid().into());
+            let error = RegistryError::new(ErrorCode::Unsupported, "n is not a number of entries");
+            return Err(Failure::new(StatusCode::BAD_REQUEST, error));
         }
         // More than there can be is all that there is.
         Ok(Some(text.parse().unwrap_or(usize::MAX)))

@@ -1,8 +1,9 @@
 //! `Range` of requests for blobs (RFC 9110 §14), and `Content-Range` of uploads.
 //!
-//! One range is served as 206. Several are answered with the whole blob, as a server may: no client of registries asks for
-//! them. What is not a range of bytes is ignored, and one that ends before it begins rejected, as the RFC allows: the
-//! specification's suite wants 416.
+//! One range is served as 206. Several are answered with the whole blob, as a server may: the few clients that ask for them
+//! (podman, for layers of which it has parts) take that, and thousands of them make no answer longer than the blob. What is
+//! not a range of bytes is ignored, and one that ends before it begins rejected, as the RFC allows: the specification's suite
+//! wants 416.
 
 use std::ops::Range;
 

@@ -68,9 +68,10 @@ impl Endpoint {
             }
             Self::Blob(_) => (&[Method::GET, Method::HEAD, Method::DELETE], "GET, HEAD, DELETE"),
             Self::Uploads => (&[Method::POST], "POST"),
-            Self::Upload(_) => {
-                (&[Method::GET, Method::PATCH, Method::PUT, Method::DELETE], "GET, PATCH, PUT, DELETE")
-            }
+            Self::Upload(_) => (
+                &[Method::GET, Method::HEAD, Method::PATCH, Method::PUT, Method::DELETE],
+                "GET, HEAD, PATCH, PUT, DELETE",
+            ),
         };
         if allowed.contains(method) {
             return Ok(());

@@ -7,7 +7,7 @@
 //!
 //! A body that is appended is read in a task of its own: where the client goes away, what came is saved all the same.
 
-mod body;
+pub(super) mod body;
 mod mount;
 mod state;
 
@@ -192,8 +192,7 @@ async fn explain(repository: &Repository, session: &Session, error: bulla::Error
 /// A body that failed is the client's, who may not be there any more.
 fn put_failure(error: RegistryError) -> Failure {
     if std::error::Error::source(&error).is_some_and(|cause| cause.is::<BodyError>()) {
-        let message = "the body ended early, or has another length than it says";
-        return RegistryError::new(ErrorCode::SizeInvalid, message).into();
+        return body::broken().into();
     }
     error.into()
 }

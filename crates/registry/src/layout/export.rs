@@ -1,19 +1,17 @@
 //! From a repository into a layout.
 
 use std::collections::HashSet;
-use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use bulla::{Algorithm, Digest, Tally};
+use bulla::{Digest, Tally};
 use bytes::Bytes;
-use data_encoding::HEXLOWER;
 use futures::future::BoxFuture;
 use futures::stream::{self, BoxStream};
 use futures::{FutureExt, StreamExt, TryStreamExt};
 use serde_json::{Map, Value};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use super::{Entry, INDEX, Index, LAYOUT, LayoutError, MAX_DEPTH, REF_NAME, at, blob, too_deep};
+use super::target::Target;
+use super::{Entry, LayoutError, MAX_DEPTH, Name, REF_NAME, too_deep};
 use crate::error::RegistryError;
 use crate::manifest::{Need, Parsed};
 use crate::name::Reference;
@@ -46,7 +44,7 @@ pub struct Export {
 
 struct Exporting<'a> {
     repository: &'a Repository,
-    folder: &'a Path,
+    target: Target,
     progress: &'a (dyn Fn(u64) + Send + Sync),
     /// Manifests that were exported: many indexes may have the same.
     seen: HashSet<Digest>,
@@ -54,29 +52,30 @@ struct Exporting<'a> {
 }
 
 impl Repository {
-    /// Writes a manifest and all that it needs into the layout in `folder`, which is made, or added to; under its tag, if it
-    /// is asked for by one. Other programs see it once it is whole. `progress` hears how many bytes were written.
+    /// Writes a manifest and all that it needs into the layout at `to`, under its tag, if it is asked for by one: into a new
+    /// archive where the name ends in `.tar`, else into a folder, which is made, or added to. Other programs see it once it is
+    /// whole. `progress` hears how many bytes were written.
     ///
     /// # Errors
-    /// `Invalid` where the repository has no such manifest, or the folder holds something else; `Io` where a file can't be
-    /// written; what the registry says.
+    /// `Invalid` where the repository has no such manifest, the folder holds something else, or the archive is there; `Io`
+    /// where a file can't be written; what the registry says.
     ///
     /// # Cancel safety
-    /// Contents that were written stay, and nothing names them; export it again.
+    /// Contents that were written into a folder stay, and nothing names them; of an archive nothing stays. Export it again.
     pub async fn export_layout(
         &self,
         reference: &Reference,
-        folder: &Path,
+        to: &Path,
         options: &ExportOptions,
         progress: &(dyn Fn(u64) + Send + Sync),
     ) -> Result<Export, LayoutError> {
         let Some(manifest) = self.manifest(reference).await? else {
             return Err(LayoutError::Invalid(format!("{} has no {reference}", self.name())));
         };
-        let mut index = prepare(folder).await?;
+        let (target, mut index) = Target::open(to).await?;
         let digest = manifest.digest.clone();
         let done = Export { digest: digest.clone(), manifests: 0, written: Tally::default(), present: 0 };
-        let mut exporting = Exporting { repository: self, folder, progress, seen: HashSet::new(), done };
+        let mut exporting = Exporting { repository: self, target, progress, seen: HashSet::new(), done };
         exporting.manifest(manifest.media_type.clone(), digest.clone(), manifest.bytes.clone(), 0).await?;
         let mut entries = vec![entry(&manifest.media_type, &digest, manifest.bytes.len())];
         if let Reference::Tag(tag) = reference {
@@ -94,8 +93,7 @@ impl Repository {
                 index.manifests.push(entry);
             }
         }
-        let bytes = serde_json::to_vec(&index).map_err(|error| LayoutError::Invalid(error.to_string()))?;
-        write(&folder.join(INDEX), stream::iter([Ok(Bytes::from(bytes))]).boxed()).await?;
+        exporting.target.finish(&index).await?;
         Ok(exporting.done)
     }
 }
@@ -151,14 +149,11 @@ impl Exporting<'_> {
         len: u64,
         content: BoxStream<'_, Result<Bytes, LayoutError>>,
     ) -> Result<(), LayoutError> {
-        let path = blob(self.folder, digest);
-        // It may have been damaged since; then it is written again.
-        let is_there = tokio::fs::metadata(&path).await.is_ok_and(|meta| meta.len() == len);
-        if is_there && has_digest(&path, digest).await? {
+        if self.target.has(digest, len).await? {
             self.done.present += 1;
             return Ok(());
         }
-        write(&path, content).await?;
+        self.target.put(Name::Blob(digest.clone()), len, content).await?;
         self.done.written.objects += 1;
         self.done.written.bytes += len;
         (self.progress)(self.done.written.bytes);
@@ -193,27 +188,6 @@ impl Exporting<'_> {
     }
 }
 
-/// Whether the file's content is what its name says.
-async fn has_digest(path: &Path, digest: &Digest) -> Result<bool, LayoutError> {
-    async fn hash<H: sha2::Digest>(mut file: tokio::fs::File) -> io::Result<String> {
-        let mut hasher = H::new();
-        let mut piece = vec![0; 1 << 20];
-        loop {
-            let read = file.read(&mut piece).await?;
-            if read == 0 {
-                return Ok(HEXLOWER.encode(&hasher.finalize()));
-            }
-            hasher.update(&piece[..read]);
-        }
-    }
-    let file = tokio::fs::File::open(path).await.map_err(at(path))?;
-    let hex = match digest.algorithm() {
-        Algorithm::Sha512 => hash::<sha2::Sha512>(file).await,
-        _ => hash::<sha2::Sha256>(file).await,
-    };
-    Ok(digest.to_string().ends_with(&format!(":{}", hex.map_err(at(path))?)))
-}
-
 fn entry(media_type: &str, digest: &Digest, size: usize) -> Entry {
     let (annotations, more) = (Map::new(), Map::new());
     Entry {
@@ -222,57 +196,5 @@ fn entry(media_type: &str, digest: &Digest, size: usize) -> Entry {
         size: size as u64,
         annotations,
         more,
-    }
-}
-
-/// The layout that is there, or an empty one in a folder that is empty or not there.
-async fn prepare(folder: &Path) -> Result<Index, LayoutError> {
-    if let Some(index) = Index::read(folder).await? {
-        return Ok(index);
-    }
-    let is_other = match tokio::fs::read_dir(folder).await {
-        Ok(mut names) => {
-            names.next_entry().await.map_err(at(folder))?.is_some_and(|first| first.file_name() != LAYOUT)
-        }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => false,
-        Err(source) => return Err(LayoutError::Io { path: folder.to_owned(), source }),
-    };
-    if is_other && tokio::fs::metadata(folder.join(LAYOUT)).await.is_err() {
-        return Err(LayoutError::Invalid(format!(
-            "{} is neither an OCI layout nor empty; choose another folder",
-            folder.display()
-        )));
-    }
-    let version = Bytes::from_static(br#"{"imageLayoutVersion":"1.0.0"}"#);
-    write(&folder.join(LAYOUT), stream::iter([Ok(version)]).boxed()).await?;
-    Ok(Index { schema_version: 2, manifests: Vec::new(), more: Map::new() })
-}
-
-/// Writes a file beside its place and then moves it there, so that nobody sees a part of it.
-async fn write(
-    path: &Path,
-    mut content: BoxStream<'_, Result<Bytes, LayoutError>>,
-) -> Result<(), LayoutError> {
-    let folder = path.parent().unwrap_or(Path::new("."));
-    tokio::fs::create_dir_all(folder).await.map_err(at(folder))?;
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let beside = Beside(folder.join(format!(".{name}.{}", std::process::id())));
-    let mut file = tokio::fs::File::create(&beside.0).await.map_err(at(&beside.0))?;
-    while let Some(piece) = content.try_next().await? {
-        file.write_all(&piece).await.map_err(at(&beside.0))?;
-    }
-    file.sync_all().await.map_err(at(&beside.0))?;
-    tokio::fs::rename(&beside.0, path).await.map_err(at(path))?;
-    // The name is a content of the folder.
-    let folder = tokio::fs::File::open(folder).await.map_err(at(folder))?;
-    folder.sync_all().await.map_err(at(path))
-}
-
-/// A file that goes unless it got its name: what could not be finished, or was given up, is nothing.
-struct Beside(PathBuf);
-
-impl Drop for Beside {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.0);
     }
 }

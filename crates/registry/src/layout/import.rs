@@ -1,28 +1,26 @@
 //! From a layout into a repository.
 
+use std::collections::{HashMap, HashSet};
+use std::io;
 use std::path::Path;
 
 use bulla::{Digest, Tally};
 use bytes::Bytes;
+use futures::FutureExt;
 use futures::future::BoxFuture;
-use futures::stream::{self, BoxStream};
-use futures::{FutureExt, StreamExt};
-use tokio::io::AsyncReadExt;
 
-use super::{Index, LAYOUT, LayoutError, MAX_DEPTH, at, blob, too_deep};
+use super::source::Source;
+use super::{Entry, Index, LayoutError, MAX_DEPTH, too_deep};
 use crate::manifest::{Need, Parsed};
 use crate::manifests::PutManifest;
 use crate::name::{Reference, Tag, parse_digest};
 use crate::registry::Repository;
 
-/// Bytes read from a file at once.
-const PIECE: usize = 1 << 20;
-
 /// What is imported.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct ImportOptions {
-    /// Only the manifest that the layout calls so. Without it all manifests.
+    /// Only the manifest that the layout calls so, and what refers to it. Without it all manifests.
     pub only: Option<String>,
     /// The tag that it gets; without it as the layout calls it.
     pub tag: Option<Tag>,
@@ -42,34 +40,53 @@ pub struct Import {
     pub tags: Vec<(Tag, Digest)>,
 }
 
+struct Importing<'a> {
+    repository: &'a Repository,
+    source: Source,
+    progress: &'a (dyn Fn(u64) + Send + Sync),
+    /// Manifests that the repository has now, and whose referrers were not looked for.
+    there: Vec<Digest>,
+    done: Import,
+}
+
+/// Manifests that the layout does not call anything, because they are found by what they refer to: signatures, for example.
+type Referrers<'a> = HashMap<Digest, Vec<&'a Entry>>;
+
 impl Repository {
-    /// Takes the images of the layout in `folder`. `progress` hears how many bytes were sealed.
+    /// Takes the images of the layout at `from`, a folder or an archive. What has no name and refers to one of them comes with
+    /// it. `progress` hears how many bytes were sealed.
     ///
     /// # Errors
-    /// `Invalid` where there is no layout, or not what was asked for; `Io` where a file is missing or can't be read; what the
-    /// registry says, such as that a content is not what its name says.
+    /// `Invalid` where there is no layout, or not what was asked for; `Io` where a content is missing or can't be read; what
+    /// the registry says, such as that a content is not what its name says.
     ///
     /// # Cancel safety
     /// What was imported stays; import it again.
     pub async fn import_layout(
         &self,
-        folder: &Path,
+        from: &Path,
         options: &ImportOptions,
         progress: &(dyn Fn(u64) + Send + Sync),
     ) -> Result<Import, LayoutError> {
-        let missing = || LayoutError::Invalid(format!("there is no OCI layout at {}", folder.display()));
-        let index = Index::read(folder).await?.ok_or_else(missing)?;
-        if tokio::fs::metadata(folder.join(LAYOUT)).await.is_err() {
-            return Err(missing());
-        }
+        let missing = || LayoutError::Invalid(format!("there is no OCI layout at {}", from.display()));
+        let source = Source::open(from).await?;
+        let index = source.index().await?.ok_or_else(missing)?;
+        let mut importing =
+            Importing { repository: self, source, progress, there: Vec::new(), done: Import::default() };
         let mut wanted: Vec<_> = index.manifests.iter().collect();
+        let mut referrers = Referrers::new();
         if let Some(only) = &options.only {
             wanted.retain(|entry| entry.name() == Some(only));
             if wanted.is_empty() {
-                let names: Vec<&str> = index.manifests.iter().filter_map(super::Entry::name).collect();
+                let names: Vec<&str> = index.manifests.iter().filter_map(Entry::name).collect();
                 let names = names.join(", ");
                 return Err(LayoutError::Invalid(format!("the layout has no `{only}`; it has: {names}")));
             }
+        }
+        if options.only.is_some() || options.tag.is_some() {
+            referrers = importing.referrers(&index).await?;
+            let nameless: HashSet<&str> = referrers.values().flatten().map(|entry| &*entry.digest).collect();
+            wanted.retain(|entry| entry.name().is_some() || !nameless.contains(&*entry.digest));
         }
         if options.tag.is_some() && wanted.len() != 1 {
             return Err(LayoutError::Invalid(format!(
@@ -77,86 +94,104 @@ impl Repository {
                 wanted.len()
             )));
         }
-        let mut done = Import::default();
         for entry in wanted {
-            let digest = parse_digest(&entry.digest)?;
             let tag = match (&options.tag, entry.name()) {
                 (Some(tag), _) => Some(tag.clone()),
                 // Some write the whole reference.
                 (None, Some(name)) => Some(tag_of(name)?),
                 (None, None) => None,
             };
-            let media_type = Some(&*entry.media_type);
-            self.import(folder, &digest, media_type, tag.as_slice(), 0, &mut done, progress).await?;
-            done.tags.extend(tag.map(|tag| (tag, digest)));
+            importing.entry(entry, tag).await?;
         }
-        Ok(done)
+        // What refers to what refers to an image, too.
+        while let Some(subject) = importing.there.pop() {
+            for entry in referrers.remove(&subject).unwrap_or_default() {
+                importing.entry(entry, None).await?;
+            }
+        }
+        Ok(importing.done)
+    }
+}
+
+impl Importing<'_> {
+    async fn entry(&mut self, entry: &Entry, tag: Option<Tag>) -> Result<(), LayoutError> {
+        let digest = parse_digest(&entry.digest)?;
+        self.manifest(&digest, Some(&entry.media_type), tag.as_slice(), 0).await?;
+        self.done.tags.extend(tag.map(|tag| (tag, digest)));
+        Ok(())
     }
 
-    #[allow(clippy::too_many_arguments, reason = "it calls itself")]
-    fn import<'a>(
-        &'a self,
-        folder: &'a Path,
+    fn manifest<'a>(
+        &'a mut self,
         digest: &'a Digest,
         media_type: Option<&'a str>,
         tags: &'a [Tag],
         depth: usize,
-        done: &'a mut Import,
-        progress: &'a (dyn Fn(u64) + Send + Sync),
     ) -> BoxFuture<'a, Result<(), LayoutError>> {
         async move {
             if depth > MAX_DEPTH {
                 return Err(too_deep(digest));
             }
-            let path = blob(folder, digest);
-            let len = tokio::fs::metadata(&path).await.map_err(at(&path))?.len();
-            if len > self.registry().options().max_manifest as u64 {
-                return Err(LayoutError::Invalid(format!("{} is too long to be a manifest", path.display())));
-            }
-            let bytes = Bytes::from(tokio::fs::read(&path).await.map_err(at(&path))?);
+            let bytes = self.bytes(digest).await?;
             let parsed = Parsed::new(media_type, &bytes)?;
             for need in &parsed.needs {
                 match need {
                     Need::Manifest(child) if !self.has_manifest(child).await? => {
-                        self.import(folder, child, None, &[], depth + 1, done, progress).await?;
+                        self.manifest(child, None, &[], depth + 1).await?;
                     }
-                    Need::Manifest(_) => {}
-                    Need::Blob(blob) => self.import_blob(folder, blob, done, progress).await?,
+                    Need::Manifest(child) => self.there.push(child.clone()),
+                    Need::Blob(blob) => self.blob(blob).await?,
                 }
             }
             let mut put = PutManifest::default();
             (put.digest, put.tags, put.bytes) = (Some(digest.clone()), tags.to_vec(), bytes);
             put.media_type = Some(parsed.media_type);
-            self.put_manifest(put).await?;
-            done.manifests += 1;
+            self.repository.put_manifest(put).await?;
+            self.there.push(digest.clone());
+            self.done.manifests += 1;
             Ok(())
         }
         .boxed()
     }
 
-    async fn has_manifest(&self, digest: &Digest) -> Result<bool, LayoutError> {
-        Ok(self.stat_manifest(&Reference::Digest(digest.clone())).await?.is_some())
+    async fn bytes(&self, digest: &Digest) -> Result<Bytes, LayoutError> {
+        let longest = self.repository.registry().options().max_manifest as u64;
+        self.source.blob(digest).await?.bytes(longest, "a manifest").await
     }
 
-    async fn import_blob(
-        &self,
-        folder: &Path,
-        digest: &Digest,
-        done: &mut Import,
-        progress: &(dyn Fn(u64) + Send + Sync),
-    ) -> Result<(), LayoutError> {
-        if self.stat_blob(digest).await?.is_some() {
-            done.present += 1;
+    async fn has_manifest(&self, digest: &Digest) -> Result<bool, LayoutError> {
+        Ok(self.repository.stat_manifest(&Reference::Digest(digest.clone())).await?.is_some())
+    }
+
+    async fn blob(&mut self, digest: &Digest) -> Result<(), LayoutError> {
+        if self.repository.stat_blob(digest).await?.is_some() {
+            self.done.present += 1;
             return Ok(());
         }
-        let path = blob(folder, digest);
-        let file = tokio::fs::File::open(&path).await.map_err(at(&path))?;
-        let len = file.metadata().await.map_err(at(&path))?.len();
-        self.put_blob(digest, Some(len), pieces(file)).await?;
-        done.sealed.objects += 1;
-        done.sealed.bytes += len;
-        progress(done.sealed.bytes);
+        let content = self.source.blob(digest).await?;
+        self.repository.put_blob(digest, Some(content.len), content.pieces().await?).await?;
+        self.done.sealed.objects += 1;
+        self.done.sealed.bytes += content.len;
+        (self.progress)(self.done.sealed.bytes);
         Ok(())
+    }
+
+    /// Those without a name that refer to something. What can't be read refers to nothing, and nobody asked for it.
+    async fn referrers<'i>(&self, index: &'i Index) -> Result<Referrers<'i>, LayoutError> {
+        let mut referrers = Referrers::new();
+        for entry in index.manifests.iter().filter(|entry| entry.name().is_none()) {
+            let Ok(digest) = parse_digest(&entry.digest) else { continue };
+            let bytes = match self.bytes(&digest).await {
+                Ok(bytes) => bytes,
+                Err(LayoutError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => continue,
+                Err(LayoutError::Invalid(_)) => continue,
+                Err(error) => return Err(error),
+            };
+            if let Ok(Parsed { subject: Some(subject), .. }) = Parsed::new(Some(&entry.media_type), &bytes) {
+                referrers.entry(subject).or_default().push(entry);
+            }
+        }
+        Ok(referrers)
     }
 }
 
@@ -173,13 +208,4 @@ fn tag_of(name: &str) -> Result<Tag, LayoutError> {
             "the layout calls a manifest `{name}`, which has no tag; take it with --only and --tag"
         ))
     })
-}
-
-fn pieces(file: tokio::fs::File) -> BoxStream<'static, std::io::Result<Bytes>> {
-    stream::try_unfold(file, |mut file| async move {
-        let mut piece = Vec::with_capacity(PIECE);
-        let read = (&mut file).take(PIECE as u64).read_to_end(&mut piece).await?;
-        Ok((read > 0).then(|| (Bytes::from(piece), file)))
-    })
-    .boxed()
 }

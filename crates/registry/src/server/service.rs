@@ -11,6 +11,7 @@ use tower::ServiceExt;
 
 use super::health::Ready;
 use super::{metered, refusal, uploads};
+use crate::http::{self, Content};
 
 /// The registry behind a server's address. It may come after the server: a node that starts while its key is revoked says so, and
 /// serves from the moment that it is given back. Clones are the same.
@@ -19,7 +20,8 @@ pub struct Service(Arc<Inner>);
 
 struct Inner {
     state: RwLock<State>,
-    uploads: uploads::Places,
+    blobs: uploads::Places,
+    manifests: uploads::Places,
     ready: Ready,
 }
 
@@ -44,7 +46,8 @@ impl Service {
         let waiting = Waiting { kind: "starting", reason: None, message };
         Self(Arc::new(Inner {
             state: RwLock::new(State::Waiting(waiting)),
-            uploads: uploads::Places::new(uploads),
+            blobs: uploads::Places::new(uploads),
+            manifests: uploads::Places::new(uploads),
             ready: Ready::default(),
         }))
     }
@@ -86,13 +89,16 @@ impl Service {
             State::Open { router, .. } => router.clone(),
             State::Waiting(waiting) => return refusal::unavailable(waiting.public()),
         };
-        let _place = if uploads::brings_a_blob(&request) {
-            let Ok(place) = self.0.uploads.take().await else {
-                return refusal::too_many("too many uploads at a time");
-            };
-            Some(place)
-        } else {
-            None
+        let places = http::content(request.method(), request.uri().path()).map(|content| match content {
+            Content::Blob => &self.0.blobs,
+            Content::Manifest => &self.0.manifests,
+        });
+        let _place = match places {
+            Some(places) => match places.take().await {
+                Ok(place) => Some(place),
+                Err(uploads::Full) => return refusal::too_many("too many uploads at a time"),
+            },
+            None => None,
         };
         router.oneshot(request).await.unwrap_or_else(|never| match never {})
     }

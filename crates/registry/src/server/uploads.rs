@@ -1,9 +1,7 @@
-//! How many blobs are received at a time: each takes a stream's memory.
+//! How many blobs are received at a time, and how many manifests: each of them takes memory, a stream's or its own length.
 
 use std::time::Duration;
 
-use axum::extract::Request;
-use axum::http::Method;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 /// Who waited for so long comes back later. Nothing of the body is read meanwhile, so that the client waits as well.
@@ -26,10 +24,4 @@ impl Places {
             Ok(Err(_)) | Err(_) => Err(Full),
         }
     }
-}
-
-/// Whether the request may have a blob's bytes in its body.
-pub(super) fn brings_a_blob(request: &Request) -> bool {
-    let changes = matches!(*request.method(), Method::POST | Method::PATCH | Method::PUT);
-    changes && request.uri().path().contains("/blobs/uploads/")
 }

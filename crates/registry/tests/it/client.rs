@@ -10,6 +10,24 @@ use tokio::net::TcpStream;
 pub(crate) const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 pub(crate) const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
 
+/// What the specification lets a 4xx say.
+const CODES: [&str; 14] = [
+    "BLOB_UNKNOWN",
+    "BLOB_UPLOAD_INVALID",
+    "BLOB_UPLOAD_UNKNOWN",
+    "DIGEST_INVALID",
+    "MANIFEST_BLOB_UNKNOWN",
+    "MANIFEST_INVALID",
+    "MANIFEST_UNKNOWN",
+    "NAME_INVALID",
+    "NAME_UNKNOWN",
+    "SIZE_INVALID",
+    "UNAUTHORIZED",
+    "DENIED",
+    "UNSUPPORTED",
+    "TOOMANYREQUESTS",
+];
+
 /// An answer, read to its end.
 #[derive(Debug)]
 pub(crate) struct Answer {
@@ -62,6 +80,7 @@ impl Answer {
         assert_eq!(self.header("content-type"), Some("application/json"));
         let body = self.json();
         assert_eq!(body["errors"][0]["code"], code, "{body}");
+        assert!(status >= 500 || CODES.contains(&code), "no code of the specification: {code}");
         assert!(body["errors"][0]["message"].as_str().is_some_and(|text| !text.is_empty()), "{body}");
     }
 

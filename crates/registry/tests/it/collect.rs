@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bulla::Digest;
-use bulla_registry::facts::{LINK, MANIFEST, PIN, REFERRER};
+use bulla_registry::facts::{LINK, MANIFEST, REFERRER, TAG};
 use bulla_registry::{CollectOptions, CollectReport, PutManifest, Reference, Repository};
 use serde_json::{Value, json};
 
@@ -13,7 +13,7 @@ use crate::model::{HOUR, World, push};
 const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
 
 impl World {
-    async fn collect(&self, untagged_after: Option<Duration>, dry_run: bool) -> CollectReport {
+    pub(crate) async fn collect(&self, untagged_after: Option<Duration>, dry_run: bool) -> CollectReport {
         let mut options = CollectOptions::default();
         (options.untagged_after, options.dry_run) = (untagged_after, dry_run);
         self.registry.collect(&options, &|_| {}).await.unwrap()
@@ -57,7 +57,6 @@ async fn blobs_without_a_manifest_go_after_the_grace() {
     assert!(app.open_blob(&loose).await.unwrap().is_none());
     assert!(!world.registry.store().contains(&loose).await.unwrap());
     assert!(app.open_blob(&needed).await.unwrap().is_some());
-    assert!(world.registry.store().meta().list(PIN, &[], None, 10).await.unwrap().names.is_empty());
 }
 
 /// A layer that one repository does not need any more is another's.
@@ -146,6 +145,43 @@ async fn a_tag_that_moves_leaves_the_old_manifest_its_time() {
     tokio::time::sleep(30 * HOUR).await;
     assert_eq!(world.collect(two_days, false).await.removed_manifests, 1);
     assert!(!is_there(&app, &old).await);
+}
+
+/// A tag that its put could not take back names nothing, and goes; one that came just now is somebody's who puts.
+#[tokio::test(start_paused = true)]
+async fn a_tag_of_nothing_goes() {
+    let world = World::new().await;
+    let app = world.repository("app");
+    let layer = push(&app, b"layer").await;
+    put(&app, Some("v1"), image(&layer)).await;
+    let fact = format!(r#"{{"digest":"{}"}}"#, sha256(b"gone"));
+    let meta = world.registry.store().meta();
+    meta.set(TAG, &["app", "dangling"], fact).await.unwrap();
+    assert_eq!(world.collect(None, false).await.removed_tags, 0);
+    tokio::time::sleep(25 * HOUR).await;
+    assert_eq!(world.collect(None, true).await.removed_tags, 1);
+    assert_eq!(world.collect(None, false).await.removed_tags, 1);
+    assert_eq!(meta.list(TAG, &["app"], None, 10).await.unwrap().names, ["v1"]);
+}
+
+/// A gc that was killed after it removed a signature's manifest leaves nothing that is listed and not there.
+#[tokio::test(start_paused = true)]
+async fn what_is_gone_is_not_listed() {
+    let world = World::new().await;
+    let app = world.repository("app");
+    let layer = push(&app, b"layer").await;
+    let subject = put(&app, Some("v1"), image(&layer)).await;
+    let mut signing = image(&layer);
+    signing["subject"] = part(&subject);
+    let digest = put(&app, None, signing.clone()).await;
+    let listed = async || app.referrers(&subject, None, None, 10).await.unwrap().items.len();
+    assert_eq!(listed().await, 1);
+    let (meta, path) = (world.registry.store().meta(), ["app", &digest.to_string()]);
+    let version = meta.get(MANIFEST, &path).await.unwrap().unwrap().version;
+    assert!(meta.remove(MANIFEST, &path, &version).await.unwrap().is_done());
+    assert_eq!(listed().await, 0);
+    put(&app, None, signing).await;
+    assert_eq!(listed().await, 1);
 }
 
 /// What a damaged manifest needs is unknown, so nothing that it might need goes, and the report names it.

@@ -60,7 +60,7 @@ async fn tags_are_listed_in_order_and_in_pages() {
     assert_eq!((none.json()["tags"].clone(), none.header("link")), (json!([]), None));
     for n in ["-1", "x", "1.5", ""] {
         let path = format!("/v2/app/tags/list?n={n}");
-        client.get(&path).await.assert_error(400, "PAGINATION_NUMBER_INVALID");
+        client.get(&path).await.assert_error(400, "UNSUPPORTED");
     }
     client.get("/v2/nowhere/tags/list").await.assert_error(404, "NAME_UNKNOWN");
 }

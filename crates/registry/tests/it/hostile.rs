@@ -51,7 +51,7 @@ async fn methods_that_make_no_sense_are_405() {
         ("PUT", &format!("/v2/app/blobs/{digest}"), "GET, HEAD, DELETE"),
         ("PATCH", "/v2/app/manifests/v1", "GET, HEAD, PUT, DELETE"),
         ("GET", "/v2/app/blobs/uploads/", "POST"),
-        ("POST", "/v2/app/blobs/uploads/x", "GET, PATCH, PUT, DELETE"),
+        ("POST", "/v2/app/blobs/uploads/x", "GET, HEAD, PATCH, PUT, DELETE"),
         ("OPTIONS", &format!("/v2/app/referrers/{digest}"), "GET, HEAD"),
         ("BREW", "/v2/", "GET, HEAD"),
     ] {

@@ -12,11 +12,15 @@ mod collect;
 mod conformance;
 mod discovery;
 mod distribution;
+mod every;
+#[cfg(feature = "aws-lc")]
+mod framing;
 mod hostile;
 mod lazy;
 mod manifests;
 mod model;
 mod mount;
+mod needs;
 mod nodes;
 mod referrers;
 mod revoked;

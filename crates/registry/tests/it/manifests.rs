@@ -172,11 +172,21 @@ async fn what_is_no_manifest_is_refused() {
         ("a type that is none", "no/type\"", with(&|m| m["mediaType"] = json!(null))),
         ("a subject that is none", OCI_MANIFEST, with(&|m| m["subject"] = json!({"digest": "x"}))),
         ("a hundred thousand brackets", OCI_MANIFEST, "[".repeat(100_000)),
+        ("a list under an unknown type", "application/vnd.example+json", "[]".into()),
+        ("a size below zero", OCI_MANIFEST, with(&|m| m["config"]["size"] = json!(-1))),
+        ("a size above all numbers", OCI_MANIFEST, with(&|m| m["config"]["size"] = json!(u64::MAX))),
+        ("an endless type", OCI_MANIFEST, with(&|m| m["artifactType"] = json!("a".repeat(100_000)))),
+        ("a hash of another length", OCI_MANIFEST, {
+            with(&|m| m["layers"][0]["digest"] = json!(format!("sha256:{}", "a".repeat(128))))
+        }),
+        ("a byte order mark", OCI_MANIFEST, with(&|_| ()).replacen('{', "\u{feff}{", 1)),
+        ("a field twice", OCI_MANIFEST, with(&|_| ()).replacen('{', "{\"layers\": [],", 1)),
     ] {
         let answer = put(&client, "v1", kind, body.as_bytes()).await;
         assert_eq!(answer.status, 400, "{what}");
         answer.assert_error(400, "MANIFEST_INVALID");
     }
+    client.get("/v2/app/manifests/v1").await.assert_error(404, "MANIFEST_UNKNOWN");
     let wrong = format!("{}", sha256(b"other"));
     put(&client, &wrong, OCI_MANIFEST, &manifest).await.assert_error(400, "DIGEST_INVALID");
     put(&client, "sha256:baddigeststring", OCI_MANIFEST, &manifest).await.assert_error(400, "DIGEST_INVALID");
@@ -237,4 +247,56 @@ async fn pushing_a_manifest_again_is_no_error() {
     for reference in ["v1", "v1", &sha256(&manifest).to_string()] {
         put(&client, reference, OCI_MANIFEST, &manifest).await.assert_status(201);
     }
+}
+
+/// What nobody here reads may be as it likes, and costs no stack.
+#[tokio::test]
+async fn what_is_deep_is_kept_and_removed() {
+    let (_world, node) = Node::alone().await;
+    let client = node.client;
+    let image = String::from_utf8(client.image("app", b"a layer").await).unwrap();
+    for (open, close) in [("[", "]"), ("{\"a\":", "}")] {
+        let deep = format!("{}1{}", open.repeat(200_000), close.repeat(200_000));
+        let manifest = image.replacen('{', &format!("{{\"x\": {deep},"), 1).into_bytes();
+        put(&client, "deep", OCI_MANIFEST, &manifest).await.assert_status(201);
+        assert!(client.get("/v2/app/manifests/deep").await.body == manifest);
+        client.delete(&format!("/v2/app/manifests/{}", sha256(&manifest))).await.assert_status(202);
+    }
+}
+
+/// Whoever needs much learns of the first that are missing.
+#[tokio::test]
+async fn a_manifest_of_a_hundred_thousand_parts_is_answered_shortly() {
+    let (_world, node) = Node::alone().await;
+    let entry =
+        |i: usize| json!({"mediaType": OCI_MANIFEST, "digest": format!("sha256:{i:064x}"), "size": 1});
+    let entries: Vec<_> = (0..50_000).map(entry).collect();
+    let index = json!({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": entries}).to_string();
+    let answer = put(&node.client, "v1", OCI_INDEX, index.as_bytes()).await;
+    answer.assert_error(400, "MANIFEST_BLOB_UNKNOWN");
+    assert_eq!(answer.json()["errors"][0]["detail"].as_array().unwrap().len(), 100);
+}
+
+#[tokio::test]
+async fn a_tag_that_was_moved_is_not_overwritten_under_a_condition() {
+    let (_world, node) = Node::alone().await;
+    let client = node.client;
+    let (one, two) = (client.image("app", b"one").await, client.image("app", b"two").await);
+    let tag = |manifest: &[u8]| format!("\"{}\"", sha256(manifest));
+    let send = async |method: &str, condition: (&str, &str), body: &[u8]| {
+        let headers = [("Content-Type", OCI_MANIFEST), condition];
+        client.send(method, "/v2/app/manifests/v1", &headers, body).await.status
+    };
+    assert_eq!(send("PUT", ("If-Match", "*"), &one).await, 412, "there is nothing yet");
+    assert_eq!(send("DELETE", ("If-Match", "*"), b"").await, 412);
+    assert_eq!(send("PUT", ("If-None-Match", "*"), &one).await, 201);
+    assert_eq!(send("PUT", ("If-None-Match", "*"), &two).await, 412);
+    assert_eq!(send("PUT", ("If-None-Match", &tag(&one)), &two).await, 412);
+    assert_eq!(send("PUT", ("If-Match", &tag(&two)), &two).await, 412);
+    assert_eq!(send("DELETE", ("If-Match", &tag(&two)), b"").await, 412);
+    assert_eq!(client.get("/v2/app/manifests/v1").await.body, one);
+    assert_eq!(send("PUT", ("If-Match", &format!("{}, {}", tag(&two), tag(&one))), &two).await, 201);
+    assert_eq!(client.get("/v2/app/manifests/v1").await.body, two);
+    assert_eq!(send("DELETE", ("If-Match", &tag(&two)), b"").await, 202);
+    client.get("/v2/app/manifests/v1").await.assert_status(404);
 }

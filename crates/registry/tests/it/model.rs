@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bulla::kek::{Identity, Providers};
-use bulla::{BlobInfo, Bucket, CreateOptions, Digest, Engine, Managed, MetaKind, MetaWrite, Mode};
-use bulla_registry::facts::{LINK, MANIFEST, PIN, REFERRER, REPOSITORY, TAG};
-use bulla_registry::{ErrorCode, PutManifest, Registry, RegistryOptions, Repository};
+use bulla::{Bucket, CreateOptions, Digest, Engine, Managed, MetaKind, Mode};
+use bulla_registry::facts::{LINK, MANIFEST, REFERRER, REPOSITORY, TAG};
+use bulla_registry::{ErrorCode, PutManifest, Reference, Registry, RegistryOptions, Repository};
 use bulla_testkit::bucket::SimBucket;
 use bulla_testkit::provider::{SimProvider, key_id};
 use bulla_testkit::runtime::{SeededRandom, SimRuntime};
@@ -57,6 +57,12 @@ impl World {
 
     pub(crate) fn repository(&self, name: &str) -> Repository {
         self.registry.repository(name.parse().unwrap())
+    }
+
+    /// How many envelopes were written again since the last time.
+    fn renewed(&self) -> usize {
+        let requests = self.script.take_requests();
+        requests.iter().filter(|(op, key)| *op == Op::Update && key.starts_with("blobs/")).count()
     }
 
     /// How many meta objects were written since the last time.
@@ -145,7 +151,6 @@ async fn what_is_written_is_as_format_md_says() {
                 r#"{{"mediaType":"{OCI_MANIFEST}","digest":"{long}","size":{long_len},"artifactType":"{config}","cut":true}}"#
             ),
         ),
-        (PIN, &[&layer], r#"{"state":"kept"}"#.to_owned()),
     ] {
         let entry = world.registry.store().meta().get(kind, path).await.unwrap().unwrap();
         assert_eq!(std::str::from_utf8(&entry.payload).unwrap(), payload, "{path:?}");
@@ -228,68 +233,126 @@ async fn a_manifest_put_that_took_too_long_looks_again() {
     });
     assert_eq!(put.unwrap_err().code(), ErrorCode::ManifestBlobUnknown);
     assert_eq!(other.tag(&"v1".parse().unwrap()).await.unwrap(), None);
+    let (listed, meta) = (other.name().as_str(), world.registry.store().meta());
+    assert!(
+        meta.list(MANIFEST, &[listed], None, 10).await.unwrap().names.is_empty(),
+        "nor is it there without one"
+    );
 }
 
+/// FORMAT-R5
 #[tokio::test(start_paused = true)]
-async fn a_blob_that_is_reused_is_pinned_and_a_new_one_is_not() {
+async fn a_blob_that_is_reused_is_renewed_once_it_is_half_of_the_grace_old() {
     let world = World::new().await;
     let (app, other) = (world.repository("app"), world.repository("other"));
     let layer = push(&app, b"layer").await;
-    assert_eq!(world.written(PIN), 0);
+    assert_eq!(world.renewed(), 0);
     assert!(other.mount_blob(&layer, Some(app.name())).await.unwrap());
-    assert_eq!(world.written(PIN), 1);
-    push(&world.repository("third"), b"layer").await;
-    assert_eq!(world.written(PIN), 0, "the pin is young");
+    assert_eq!(world.renewed(), 0, "it is young");
     tokio::time::sleep(13 * HOUR).await;
-    push(&world.repository("fourth"), b"layer").await;
-    assert_eq!(world.written(PIN), 1);
+    push(&world.repository("third"), b"layer").await;
+    assert_eq!(world.renewed(), 1);
+    assert!(app.stat_blob(&layer).await.unwrap().is_some());
+    app.put_manifest(manifest(&layer)).await.unwrap();
+    assert_eq!(world.renewed(), 0);
+    for reuse in 0..3 {
+        tokio::time::sleep(13 * HOUR).await;
+        match reuse {
+            0 => assert!(other.mount_blob(&layer, Some(app.name())).await.unwrap()),
+            1 => assert!(app.stat_blob(&layer).await.unwrap().is_some()),
+            _ => drop(app.put_manifest(manifest(&layer)).await.unwrap()),
+        }
+        assert_eq!(world.renewed(), 1);
+    }
 }
 
-/// Nobody relies on a blob that gc is at: who wants it waits, and pushes it anew.
+/// A gc that stood still between finding that nobody has a blob and removing it leaves it to who put it meanwhile; however
+/// late its request arrives. FORMAT-R5
 #[tokio::test(start_paused = true)]
-async fn a_blob_that_gc_removes_is_not_reused() {
+async fn a_blob_that_is_reused_is_not_removed_by_a_gc_that_looked_before() {
+    let world = World::new().await;
+    let app = world.repository("app");
+    let layer = push(&app, b"layer").await;
+    app.delete_blob(&layer).await.unwrap();
+    tokio::time::sleep(25 * HOUR).await;
+    let removal = world.script.hold(Op::Update, "blobs/");
+    let (report, ()) = tokio::join!(world.collect(None, false), async {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        push(&app, b"layer").await;
+        drop(removal);
+    });
+    assert!(world.script.is_done());
+    assert_eq!((report.removed_blobs.objects, report.too_young), (0, 1));
+    assert!(app.stat_blob(&layer).await.unwrap().is_some());
+}
+
+/// A mount that stood still until gc had removed the blob says that it is not there, and the link that it wrote too late is
+/// not taken for the blob by anybody.
+#[tokio::test(start_paused = true)]
+async fn a_link_that_came_too_late_is_no_blob() {
     let world = World::new().await;
     let (app, other) = (world.repository("app"), world.repository("other"));
     let layer = push(&app, b"layer").await;
-    let (store, name) = (world.registry.store(), layer.to_string());
-    let meta = store.meta();
-    let deleting = deleting(&store.stat(&layer).await.unwrap());
-    let MetaWrite::Done(version) = meta.create(PIN, &[&name], deleting).await.unwrap() else { panic!() };
+    // The repository is there, so that the link is what is held.
+    push(&other, b"another").await;
+    let held = world.script.hold(Op::Create, "/link/");
     let (mounted, ()) = tokio::join!(other.mount_blob(&layer, Some(app.name())), async {
         tokio::time::sleep(Duration::from_secs(1)).await;
-        store.delete(&layer).await.unwrap();
-        assert!(meta.remove(PIN, &[&name], &version).await.unwrap().is_done());
+        app.delete_blob(&layer).await.unwrap();
+        tokio::time::sleep(25 * HOUR).await;
+        assert_eq!(world.collect(None, false).await.removed_blobs.objects, 2);
+        drop(held);
     });
     assert!(!mounted.unwrap());
+    let link = world.registry.store().meta().get(LINK, &["other", &layer.to_string()]).await.unwrap();
+    assert!(link.is_some(), "this is what is meant");
     assert!(other.stat_blob(&layer).await.unwrap().is_none());
-    // A link to what is gone is no blob either, so that clients push it again.
-    assert!(app.stat_blob(&layer).await.unwrap().is_none());
+    let put = other.put_manifest(manifest(&layer)).await;
+    assert_eq!(put.unwrap_err().code(), ErrorCode::ManifestBlobUnknown);
     push(&other, b"layer").await;
-    assert!(other.stat_blob(&layer).await.unwrap().is_some());
+    other.put_manifest(manifest(&layer)).await.unwrap();
 }
 
-/// The pin of a gc that is at a blob. FORMAT.md §18
-fn deleting(blob: &BlobInfo) -> String {
-    let written = blob.modified.duration_since(std::time::UNIX_EPOCH).unwrap().as_millis();
-    serde_json::json!({"state": "deleting", "put": blob.put.to_string(), "written": u64::try_from(written).unwrap()})
-        .to_string()
-}
-
-/// A gc that died while it was at a blob holds nobody up: who wants the blob finishes it, and whatever the gc does when it
-/// wakes up is without effect on what is put then. FORMAT-R5
+/// Deleted while it is put again: either it is gone with its tag, or all of it is there. FORMAT-R6
 #[tokio::test(start_paused = true)]
-async fn a_gc_that_died_is_finished_by_who_wants_the_blob() {
+async fn a_tag_that_is_set_while_its_manifest_is_deleted_names_something() {
+    for (op, key) in
+        [(Op::Create, "/tag/"), (Op::Update, "/tag/"), (Op::Get, "/manifest/"), (Op::Update, "/manifest/")]
+    {
+        let world = World::new().await;
+        let app = world.repository("app");
+        let layer = push(&app, b"layer").await;
+        let digest = app.put_manifest(manifest(&layer)).await.unwrap().digest;
+        if op == Op::Create {
+            app.delete_tag(&"v1".parse().unwrap()).await.unwrap();
+        }
+        // So that the entry is written again.
+        tokio::time::sleep(13 * HOUR).await;
+        let held = world.script.hold(op, key);
+        let (put, ()) = tokio::join!(app.put_manifest(manifest(&layer)), async {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            app.delete_manifest(&digest).await.unwrap();
+            drop(held);
+        });
+        put.unwrap();
+        assert!(world.script.is_done(), "{op:?} {key}");
+        let tag = app.tag(&"v1".parse().unwrap()).await.unwrap();
+        let is_there = app.manifest(&Reference::Digest(digest.clone())).await.unwrap().is_some();
+        assert_eq!((tag.as_ref(), is_there), (Some(&digest), true), "{op:?} {key}");
+    }
+}
+
+/// Deleting goes on where it was interrupted: the tags go although the manifest is gone.
+#[tokio::test(start_paused = true)]
+async fn a_delete_that_was_interrupted_is_finished_by_the_next() {
     let world = World::new().await;
-    let (app, other) = (world.repository("app"), world.repository("other"));
+    let app = world.repository("app");
     let layer = push(&app, b"layer").await;
-    let (store, name) = (world.registry.store(), layer.to_string());
-    let blob = store.stat(&layer).await.unwrap();
-    let deleting = deleting(&blob);
-    assert!(store.meta().create(PIN, &[&name], deleting).await.unwrap().is_done());
-    assert_eq!(push(&other, b"layer").await, layer);
-    assert!(other.stat_blob(&layer).await.unwrap().is_some());
-    let pin = store.meta().get(PIN, &[&name]).await.unwrap();
-    assert!(pin.is_none_or(|pin| pin.payload.as_ref() == br#"{"state":"kept"}"#));
-    assert!(!store.delete_put(&layer, &blob.put, blob.modified).await.unwrap(), "that one is gone");
-    assert!(other.stat_blob(&layer).await.unwrap().is_some());
+    let digest = app.put_manifest(manifest(&layer)).await.unwrap().digest;
+    world.script.before(Op::Update, "/tag/", || Some(bulla_testkit::scripted::broken_connection()));
+    let cut = tokio::time::timeout(Duration::from_millis(1), app.delete_manifest(&digest)).await;
+    assert!(cut.is_err(), "it waits to send it again");
+    assert_eq!(app.tag(&"v1".parse().unwrap()).await.unwrap(), Some(digest.clone()));
+    assert!(!app.delete_manifest(&digest).await.unwrap());
+    assert_eq!(app.tag(&"v1".parse().unwrap()).await.unwrap(), None);
 }

@@ -280,15 +280,26 @@ async fn uploads_wait_for_a_place_and_then_are_told_to_come_back() {
     };
     let first = send("PATCH", "/v2/a/blobs/uploads/1").await;
     asked.notified().await;
-    // A pull has nothing to wait for.
+    // A pull has nothing to wait for, and a manifest not for blobs.
     let pull = send("GET", "/v2/a/blobs/x").await;
     asked.notified().await;
-    let late = answer(send("PATCH", "/v2/a/blobs/uploads/2").await).await;
-    assert!(late.starts_with("HTTP/1.1 429") && late.to_lowercase().contains("retry-after: 1"), "{late}");
-    assert!(late.contains(r#""code":"TOOMANYREQUESTS""#), "{late}");
+    let manifest = send("PUT", "/v2/a/manifests/v1").await;
+    asked.notified().await;
+    // However the path is written.
+    for (method, path) in [
+        ("PATCH", "/v2/a/blobs/uploads/2"),
+        ("POST", "/v2/a/blobs/uploads?digest=x"),
+        ("PUT", "/v2/a/%62lobs/%75ploads/2"),
+        ("PUT", "/v2/a/manifests/v2"),
+    ] {
+        let late = answer(send(method, path).await).await;
+        assert!(late.starts_with("HTTP/1.1 429"), "{path}: {late}");
+        assert!(late.to_lowercase().contains("retry-after: 1"), "{late}");
+        assert!(late.contains(r#""code":"TOOMANYREQUESTS""#), "{late}");
+    }
     let next = send("PUT", "/v2/a/blobs/uploads/3").await;
     go.notify_waiters();
-    for done in [first, pull] {
+    for done in [first, pull, manifest] {
         assert!(answer(done).await.starts_with("HTTP/1.1 200"));
     }
     asked.notified().await;

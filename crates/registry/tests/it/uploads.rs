@@ -92,18 +92,18 @@ async fn chunks_out_of_order_say_where_to_go_on() {
     let client = node.client;
     let bytes = data(300);
     let location = client.begin("app").await;
-    client.patch(&location, 100, &bytes[100..200]).await.assert_error(416, "RANGE_INVALID");
+    client.patch(&location, 100, &bytes[100..200]).await.assert_error(416, "BLOB_UPLOAD_INVALID");
     let patch = client.patch(&location, 0, &bytes[..100]).await.assert_status(202);
     let location = patch.location().to_owned();
     for at in [0, 50, 99, 101, 200] {
         let answer = client.patch(&location, at, &bytes[at..at + 100]).await;
-        answer.assert_error(416, "RANGE_INVALID");
+        answer.assert_error(416, "BLOB_UPLOAD_INVALID");
         assert_eq!(answer.header("range"), Some("0-99"));
         assert_eq!(answer.location(), location);
     }
     let path = ending(&location, sha256(&bytes));
     let put = client.send("PUT", &path, &[("Content-Range", "200-299")], &bytes[200..]).await;
-    put.assert_error(416, "RANGE_INVALID");
+    put.assert_error(416, "BLOB_UPLOAD_INVALID");
     assert_eq!(client.get(&location).await.assert_status(204).header("range"), Some("0-99"));
     client.patch(&location, 100, &bytes[100..]).await.assert_status(202);
     client.send("PUT", &path, &[], b"").await.assert_status(201);
@@ -197,7 +197,7 @@ async fn the_first_location_leads_to_the_upload_to_the_end() {
         let range = format!("0-{}", (i + 1) * MIB - 1);
         assert_eq!(client.get(&location).await.assert_status(204).header("range"), Some(range.as_str()));
     }
-    client.patch(&location, 0, &bytes[..MIB]).await.assert_error(416, "RANGE_INVALID");
+    client.patch(&location, 0, &bytes[..MIB]).await.assert_error(416, "BLOB_UPLOAD_INVALID");
     let put = client.send("PUT", &ending(&location, sha256(&bytes)), &[], b"").await.assert_status(201);
     assert_eq!(client.get(put.location()).await.body, bytes);
 }

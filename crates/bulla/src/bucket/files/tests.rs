@@ -274,3 +274,16 @@ fn works_without_a_runtime() {
         assert_eq!(read(&store, "a").await.0, "2");
     });
 }
+
+#[tokio::test]
+async fn a_buffer_that_is_used_again_gives_nothing_of_its_last_use() {
+    let (_temp, store) = store();
+    put(&store, "long", "a longer text", PutMode::Create).await.unwrap();
+    put(&store, "short", "text", PutMode::Create).await.unwrap();
+    let buffers = Buffers::default();
+    assert_eq!(store.read(&key("long"), 2..13, &buffers).await.unwrap(), "longer text");
+    assert_eq!(store.read(&key("short"), 1..4, &buffers).await.unwrap(), "ext");
+    let beyond = store.read(&key("short"), 1..5, &buffers).await.unwrap_err();
+    assert!(matches!(beyond, Error::Generic { .. }), "{beyond:?}");
+    assert!(matches!(store.read(&key("none"), 0..4, &buffers).await, Err(Error::NotFound { .. })));
+}

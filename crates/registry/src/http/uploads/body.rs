@@ -6,6 +6,8 @@ use axum::body::Body;
 use bytes::Bytes;
 use futures::{Stream, StreamExt, stream};
 
+use crate::error::{ErrorCode, RegistryError};
+
 /// A body that can't be read, or is of another length than was said.
 #[derive(Debug)]
 pub(super) struct BodyError(Option<axum::Error>);
@@ -29,6 +31,12 @@ pub(super) fn of_length(
             None => Ok(None),
         }
     })
+}
+
+/// What a client is told whose body failed.
+pub(in crate::http) fn broken() -> RegistryError {
+    let message = "the body ended early, or has another length than it says";
+    RegistryError::new(ErrorCode::SizeInvalid, message)
 }
 
 impl fmt::Display for BodyError {

@@ -60,7 +60,8 @@ impl Upload {
     /// 416, with where to go on.
     pub(super) fn out_of_order(&self, repository: &Repository) -> Failure {
         let message = format!("the upload has {} bytes: go on there", self.offset());
-        let mut failure = Failure::from(RegistryError::new(ErrorCode::RangeInvalid, message));
+        let error = RegistryError::new(ErrorCode::BlobUploadInvalid, message);
+        let mut failure = Failure::new(StatusCode::RANGE_NOT_SATISFIABLE, error);
         for (name, value) in self.headers(repository) {
             failure = failure.with_header(name, value);
         }
@@ -79,5 +80,22 @@ impl Upload {
             (header::RANGE, value(&format!("0-{last}"))),
             (UPLOAD_ID, value(&id.to_string())),
         ]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        /// Names come back from clients, who may make up any.
+        #[test]
+        fn a_name_is_read_as_it_was_written_or_not_at_all(segment in "[a-z2-7]{26}(-(sha256|sha512))?|.{0,40}") {
+            let Some((id, announced)) = parse(&segment) else { return Ok(()) };
+            let algorithm = announced.map(|algorithm| format!("-{algorithm}")).unwrap_or_default();
+            prop_assert_eq!(format!("{id}{algorithm}"), segment);
+        }
     }
 }

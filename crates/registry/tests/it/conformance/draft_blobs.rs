@@ -28,7 +28,7 @@ async fn chunked(
             let method = if is_put { "PUT" } else { "PATCH" };
             let answer =
                 client.send(method, &to, &[OCTETS, ("Content-Range", &range)], &content[wrong..until]).await;
-            answer.assert_error(416, "RANGE_INVALID");
+            answer.assert_error(416, "BLOB_UPLOAD_INVALID");
             let state = client.get(&location).await.assert_status(204);
             let reached =
                 state.header("range").unwrap().strip_prefix("0-").unwrap().parse::<usize>().unwrap();
@@ -139,7 +139,7 @@ async fn every_way_to_push() {
             assert!(answer.body == content[expected]);
         }
         for range in ["bytes=500-0", "bytes=5000-10000"] {
-            get(range).await.assert_error(416, "RANGE_INVALID");
+            get(range).await.assert_error(416, "SIZE_INVALID");
         }
     }
 }
