@@ -16,10 +16,12 @@ use crate::progress::Progress;
 /// Take over the storage of a CNCF Distribution registry ("docker-registry"), sealed
 ///
 /// SOURCE is the folder or bucket that the registry is configured with (`rootdirectory`): repositories, layers, manifests,
-/// tags and referrers become those of the registry in STORE, each content compared with its digest on the way. The store may be in
-/// the same bucket, folder or prefix, beside the other's `docker/`. Stop the registry first, or make it read-only. What is there
-/// already is not copied again: run it again after an interruption. A gc of STORE does no harm meanwhile. The originals stay, unsealed, until --delete-source, which removes and does not wipe: versions, snapshots and copies of
-/// the source keep them. Nothing is removed if anything at all was not adopted.
+/// tags and referrers become those of the registry in STORE, each content compared with its digest on the way. The store may
+/// be in the same bucket, folder or prefix, beside the other's `docker/`. Stop the registry first, or make it read-only.
+///
+/// What is there already is not copied again: run it again after an interruption. Clients and gc may use STORE meanwhile; gc
+/// takes no layer that a manifest needs. The originals stay, unsealed, until --delete-source, which removes and does not wipe:
+/// versions, snapshots and copies of the source keep them. Nothing is removed if anything at all was not adopted.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -227,9 +229,12 @@ fn verdict(args: &Args, report: &AdoptReport) -> Result<()> {
         return Err(Failure::new(Kind::Conflict, changed).with_fix("stop the registry, and run it again"));
     }
     if report.unsealed > 0 && args.drop_unlinked {
-        let left =
-            format!("{} objects are still there, unsealed, which are none of a registry's", report.unsealed);
-        return Err(Failure::new(Kind::Conflict, left).with_fix("look at them, and remove them by hand"));
+        let left = format!(
+            "{} objects are still there, unsealed: no registry's, or written meanwhile",
+            report.unsealed
+        );
+        let fix = "run it again with the registry stopped, and look at what stays by hand";
+        return Err(Failure::new(Kind::Conflict, left).with_fix(fix));
     }
     if report.unsealed > 0 && args.delete_source {
         eprintln!(

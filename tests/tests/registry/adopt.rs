@@ -8,6 +8,7 @@ use std::process::Stdio;
 use crate::distribution::Distribution;
 use crate::images::Tools;
 use crate::node::Node;
+use crate::nodes::fetch;
 use crate::world::{IDENTITY, World, files};
 
 /// A folder that the other registry has filled.
@@ -153,6 +154,33 @@ fn killed_and_run_again_it_finishes() {
     }
     drop(node);
     assert!(world.ok(&["verify", &store, "--deep"]).text().contains("damaged  0"));
+}
+
+/// The other registry has no referrers API: clients keep an index under a tag made of the digest. Here they are in the API, and
+/// the tag is still there for these clients.
+#[test]
+fn signatures_of_the_other_registrys_images_are_in_the_referrers_api() {
+    let Some(tools) = Tools::find() else { return };
+    let world = World::with_store();
+    let Some(other) = Distribution::of_folder(&world) else { return };
+    tools.make("images", "one", 1, 10_000, 1);
+    tools.make("images", "signature", 1, 10, 2);
+    tools.make_about("images", "signature", "one");
+    tools.index("images", "referrers", &["signature"]);
+    let (image, signature) = (tools.digest("images", "one"), tools.digest("images", "signature"));
+    let tag = format!("app:{}", image.replace(':', "-"));
+    tools.copy(&[], "oci:images:one", &other.image("app:one"));
+    tools.copy(&["--all"], "oci:images:referrers", &other.image(&tag));
+    drop(other);
+    world.ok(&["adopt", &world.path("source"), &world.store(), "--delete-source", "--drop-unlinked"]);
+    let node = Node::start(&world);
+    let listed = fetch(&format!("http://{}/v2/app/referrers/{image}", node.address()));
+    let listed: serde_json::Value = serde_json::from_slice(&listed).unwrap();
+    assert_eq!(listed["manifests"].as_array().unwrap().len(), 1, "{listed:#}");
+    assert_eq!(listed["manifests"][0]["digest"], signature);
+    assert_eq!(listed["manifests"][0]["annotations"]["about"], "another");
+    tools.copy(&["--all"], &node.image(&tag), "oci:back:referrers");
+    assert_eq!(tools.digest("back", "referrers"), tools.digest("images", "referrers"));
 }
 
 /// What is linked under a name that we don't understand is not unlinked: nothing is removed then.

@@ -149,6 +149,26 @@ impl Tools {
         fs::write(folder.join("index.json"), index.to_string()).unwrap();
     }
 
+    /// Makes an image of a layout one that is about another, as signatures are.
+    pub(crate) fn make_about(&self, layout: &str, tag: &str, subject: &str) {
+        let folder = self.dir.path().join(layout);
+        let (before, subject) = (self.digest(layout, tag), self.digest(layout, subject));
+        let mut manifest = json_file(&blob(&folder, &before));
+        let size = fs::metadata(blob(&folder, &subject)).unwrap().len();
+        manifest["subject"] = json!({"mediaType": OCI_MANIFEST, "digest": subject, "size": size});
+        manifest["annotations"] = json!({"about": "another"});
+        let bytes = manifest.to_string();
+        let digest = sha256(bytes.as_bytes());
+        fs::write(blob(&folder, &digest), &bytes).unwrap();
+        let mut index = json_file(&folder.join("index.json"));
+        for entry in index["manifests"].as_array_mut().unwrap() {
+            if entry["digest"] == *before {
+                (entry["digest"], entry["size"]) = (json!(digest), json!(bytes.len()));
+            }
+        }
+        fs::write(folder.join("index.json"), index.to_string()).unwrap();
+    }
+
     /// The names of a layout's blobs, each of which is what its name says.
     pub(crate) fn blobs(&self, layout: &str) -> Vec<String> {
         let all = files(self.dir.path().join(layout).join("blobs/sha256"));

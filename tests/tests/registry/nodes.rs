@@ -133,20 +133,18 @@ fn a_killed_server_loses_nothing_of_azure() {
 
 /// All that is in the bucket.
 pub(crate) fn objects(url: &str) -> Vec<(String, Vec<u8>)> {
+    let list = String::from_utf8(fetch(&format!("{url}/bucket?list-type=2"))).unwrap();
+    assert!(list.contains("<IsTruncated>false"), "there is another page");
+    let names = list.split("<Key>").skip(1).map(|part| part.split("</Key>").next().unwrap().to_owned());
+    names.map(|name| (name.clone(), fetch(&format!("{url}/bucket/{name}")))).collect()
+}
+
+/// What is there, by a client that knows nothing.
+pub(crate) fn fetch(url: &str) -> Vec<u8> {
     crate::oci_client::tls();
-    let get = async |path: &str| {
+    let fetched = async {
         let client = reqwest::Client::builder().no_proxy().build().unwrap();
-        client.get(format!("{url}/bucket{path}")).send().await.unwrap().bytes().await.unwrap().to_vec()
+        client.get(url).send().await.unwrap().bytes().await.unwrap().to_vec()
     };
-    let all = async {
-        let list = String::from_utf8(get("?list-type=2").await).unwrap();
-        assert!(list.contains("<IsTruncated>false"), "there is another page");
-        let mut all = Vec::new();
-        for part in list.split("<Key>").skip(1) {
-            let name = part.split("</Key>").next().unwrap();
-            all.push((name.to_owned(), get(&format!("/{name}")).await));
-        }
-        all
-    };
-    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(all)
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(fetched)
 }

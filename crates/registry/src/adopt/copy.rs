@@ -3,7 +3,7 @@
 
 use std::collections::HashSet;
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use bulla::bucket::ForeignBucket;
@@ -15,7 +15,7 @@ use super::report::{AdoptCause, AdoptFailure, Refusal};
 use super::source::{Inventory, SourceRepository};
 use super::{AdoptOptions, Log};
 use crate::error::{RegistryError, Result};
-use crate::name::{RepositoryName, Tag};
+use crate::name::{Reference, RepositoryName, Tag};
 use crate::registry::{Registry, Repository};
 
 /// Most of a registry's repositories are small: one at a time, and it is the way to the bucket that takes the time.
@@ -27,6 +27,9 @@ pub(super) const LOOKS: usize = 32;
 
 /// Blobs that are not the same lock each other out once in so many.
 const LOCKS: usize = 256;
+
+/// So many things may be unavailable before it is taken for all of them.
+const MAX_UNAVAILABLE: usize = 100;
 
 /// Why one thing is not adopted; or why nothing more is.
 pub(super) type Adopted<T> = Result<Result<T, Refusal>, RegistryError>;
@@ -41,6 +44,7 @@ pub(super) struct Copying<'a> {
     pub(super) counted: Mutex<HashSet<&'a Digest>>,
     pub(super) bytes: AtomicU64,
     pub(super) of_bytes: u64,
+    unavailable: AtomicUsize,
     /// For each content that is on its way through this machine.
     pub(super) seals: Semaphore,
     /// So that a layer that several repositories have is sealed by the first that comes to it, and found by the others.
@@ -64,6 +68,7 @@ impl<'a> Copying<'a> {
             counted: Mutex::default(),
             bytes: AtomicU64::default(),
             of_bytes: inventory.layers().iter().filter_map(|digest| inventory.data.get(digest)).sum(),
+            unavailable: AtomicUsize::default(),
             seals: Semaphore::new(options.concurrency.max(1)),
             locks: std::iter::repeat_with(AsyncMutex::default).take(LOCKS).collect(),
         }
@@ -110,6 +115,15 @@ impl<'a> Copying<'a> {
             Ok(Err(refusal)) => refusal,
             Err(error) => Refusal::of_registry(&error).ok_or(error)?,
         };
+        if refusal.cause == AdoptCause::Unavailable
+            && self.unavailable.fetch_add(1, Ordering::Relaxed) >= MAX_UNAVAILABLE
+        {
+            // Each of millions would wait for its retries.
+            let why = refusal.why;
+            return Err(RegistryError::busy(format!(
+                "too much can't be read for the rest to be tried: {why}"
+            )));
+        }
         self.log.failed(AdoptFailure::new(Some(name), what(), refusal));
         Ok(None)
     }
@@ -141,9 +155,14 @@ impl<'a> Copying<'a> {
             }
             None => {}
         }
-        if !there.contains(digest) || (!self.options.dry_run && !repository.tag_existing(tag, digest).await?)
-        {
+        // What a run before has removed the links of in the source is in the store.
+        let reference = Reference::Digest(digest.clone());
+        if !there.contains(digest) && repository.manifest(&reference).await?.is_none() {
             return Ok(Err(Refusal::damaged(format!("it names {digest}, which is not adopted"))));
+        }
+        if !self.options.dry_run && !repository.tag_existing(tag, digest).await? {
+            let why = format!("it names {digest}, which gc has removed as untagged meanwhile; run it again");
+            return Ok(Err(Refusal::new(AdoptCause::Unavailable, why)));
         }
         self.log.write(|report| report.tags += 1);
         Ok(Ok(()))

@@ -146,7 +146,10 @@ async fn facts(
         match linked {
             Some(_) => {}
             None if inventory.data.contains_key(digest) => {
-                fail(format!("blob {digest}"), "the store has no link to it any more; run it again");
+                fail(
+                    format!("blob {digest}"),
+                    "gc has removed its link, as no manifest needs it; run it again, and no gc meanwhile",
+                );
             }
             None => {
                 dangling.insert(tree::layer_key(name, digest));

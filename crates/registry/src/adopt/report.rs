@@ -134,8 +134,8 @@ impl AdoptFailure {
 /// Why one thing is not adopted.
 #[derive(Clone, Debug)]
 pub(super) struct Refusal {
-    cause: AdoptCause,
-    why: String,
+    pub(super) cause: AdoptCause,
+    pub(super) why: String,
 }
 
 impl Refusal {

@@ -1,126 +1,16 @@
 //! What CNCF Distribution has stored is taken over: under virtual time, stopped at every single request, and beside a gc.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use bulla::bucket::ForeignBucket;
 use bulla::{Algorithm, Digest};
 use bulla_registry::adopt::{AdoptCause, AdoptOptions, AdoptReport};
-use bulla_registry::{CollectOptions, Reference, Registry, Repository};
-use bulla_testkit::scripted::{Op, ScriptedStore};
-use object_store::memory::InMemory;
-use object_store::{ObjectStoreExt, PutPayload};
-use serde_json::{Value, json};
+use bulla_registry::{CollectOptions, Reference, Registry};
+use bulla_testkit::scripted::{Op, ScriptedStore, broken_connection};
+use serde_json::json;
 
-use crate::client::{OCI_MANIFEST, sha256};
+use crate::client::sha256;
+use crate::distribution::{Source, assert_has, data_key, image, path};
 use crate::model::{HOUR, World};
-
-const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
-
-/// Distribution's bucket.
-struct Source {
-    script: ScriptedStore,
-    bucket: ForeignBucket,
-}
-
-/// What [`Source::filled`] has in it.
-struct Filled {
-    image: Digest,
-    index: Digest,
-    signature: Digest,
-    layers: Vec<Digest>,
-}
-
-impl Source {
-    fn new() -> Self {
-        let script = ScriptedStore::new(Arc::new(InMemory::new()));
-        let bucket = ForeignBucket::from_object_store(Arc::new(script.clone()), "").unwrap();
-        Self { script, bucket }
-    }
-
-    /// An index of an image, and the image's signature, found as clients of registries without referrers find it.
-    async fn filled() -> (Self, Filled) {
-        let source = Self::new();
-        let large: Vec<u8> = (0..200_000_u32).map(|n| n.to_le_bytes()[0]).collect();
-        let mut layers = vec![source.blob("app", &large).await, source.blob("app", b"small").await];
-        let image = source.manifest("app", &image(&layers)).await;
-        let list = json!({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [part(&image)]});
-        let index = source.manifest("app", &list).await;
-        let payload = source.blob("app", b"payload").await;
-        let mut signature = self::image(std::slice::from_ref(&payload));
-        layers.push(payload);
-        (signature["subject"], signature["artifactType"]) = (part(&image), json!("example/signature"));
-        let signature = source.manifest("app", &signature).await;
-        let list = json!({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [part(&signature)]});
-        let referrers = source.manifest("app", &list).await;
-        source.tag("app", "v1", &image).await;
-        source.tag("app", "all", &index).await;
-        source.tag("app", &image.to_string().replace(':', "-"), &referrers).await;
-        (source, Filled { image, index, signature, layers })
-    }
-
-    async fn put(&self, key: &str, bytes: impl Into<PutPayload>) {
-        let key = format!("docker/registry/v2/{key}");
-        self.script.put(&key.as_str().into(), bytes.into()).await.unwrap();
-    }
-
-    async fn blob(&self, repository: &str, bytes: &[u8]) -> Digest {
-        self.blob_as(repository, &sha256(bytes), bytes).await
-    }
-
-    async fn blob_as(&self, repository: &str, digest: &Digest, bytes: &[u8]) -> Digest {
-        self.data(digest, bytes).await;
-        let link = format!("repositories/{repository}/_layers/{}/link", path(digest));
-        self.put(&link, digest.to_string()).await;
-        digest.clone()
-    }
-
-    async fn data(&self, digest: &Digest, bytes: &[u8]) {
-        self.put(&data_key(digest), bytes.to_vec()).await;
-    }
-
-    async fn manifest(&self, repository: &str, manifest: &Value) -> Digest {
-        self.manifest_bytes(repository, manifest.to_string().as_bytes()).await
-    }
-
-    async fn manifest_bytes(&self, repository: &str, bytes: &[u8]) -> Digest {
-        let digest = sha256(bytes);
-        self.data(&digest, bytes).await;
-        let link = format!("repositories/{repository}/_manifests/revisions/{}/link", path(&digest));
-        self.put(&link, digest.to_string()).await;
-        digest
-    }
-
-    async fn tag(&self, repository: &str, tag: &str, digest: &Digest) {
-        let tag = format!("repositories/{repository}/_manifests/tags/{tag}");
-        self.put(&format!("{tag}/index/{}/link", path(digest)), digest.to_string()).await;
-        self.put(&format!("{tag}/current/link"), digest.to_string()).await;
-    }
-
-    async fn len(&self) -> usize {
-        use futures::StreamExt;
-        self.bucket.list("docker").count().await
-    }
-}
-
-fn path(digest: &Digest) -> String {
-    digest.to_string().replace(':', "/")
-}
-
-fn data_key(digest: &Digest) -> String {
-    let text = digest.to_string();
-    let (algorithm, hex) = text.split_once(':').unwrap();
-    format!("blobs/{algorithm}/{}/{hex}/data", &hex[..2])
-}
-
-fn part(digest: &Digest) -> Value {
-    json!({"mediaType": "application/x", "digest": digest.to_string(), "size": 1})
-}
-
-fn image(layers: &[Digest]) -> Value {
-    let parts: Vec<Value> = layers.iter().map(part).collect();
-    json!({"schemaVersion": 2, "mediaType": OCI_MANIFEST, "config": parts[0], "layers": parts})
-}
 
 fn keeping() -> AdoptOptions {
     AdoptOptions::default()
@@ -134,20 +24,6 @@ fn removing() -> AdoptOptions {
 
 async fn adopt(registry: &Registry, source: &Source, options: AdoptOptions) -> AdoptReport {
     registry.adopt(&source.bucket, options, &|_| {}).await.unwrap()
-}
-
-/// Everything that [`Source::filled`] had is served.
-async fn assert_has(app: &Repository, filled: &Filled) {
-    for (tag, digest) in [("v1", &filled.image), ("all", &filled.index)] {
-        let found = app.manifest(&Reference::Tag(tag.parse().unwrap())).await.unwrap().unwrap();
-        assert_eq!(found.digest, *digest);
-    }
-    for layer in &filled.layers {
-        let bytes = app.open_blob(layer).await.unwrap().unwrap().bytes().await.unwrap();
-        assert_eq!(Digest::of(Algorithm::Sha256, &bytes), *layer);
-    }
-    let referrers = app.referrers(&filled.image, Some("example/signature"), None, 10).await.unwrap().items;
-    assert_eq!(referrers.iter().map(|found| &found.digest).collect::<Vec<_>>(), [&filled.signature]);
 }
 
 /// Clients that know the referrers API find what others had to find by a tag named after the digest.
@@ -295,6 +171,67 @@ async fn what_is_broken_in_the_source_is_named_and_nothing_is_removed() {
     // A dry run reads no layers; but for the altered one, and what needs it, it says the same.
     assert_eq!(dry.failures.len(), report.failures.len() - 3, "{:#?}", dry.failures);
     assert_eq!((dry.manifests.objects, dry.tags), (report.manifests.objects + 1, report.tags + 1));
+}
+
+/// A registry that was not stopped: what it writes meanwhile is found, keeps the originals, and comes with the next run.
+#[tokio::test(start_paused = true)]
+async fn what_is_pushed_to_the_source_meanwhile_keeps_the_originals() {
+    let (world, (source, filled)) = (World::new().await, Source::filled().await);
+    let held = source.script.hold(Op::Get, &data_key(&filled.image));
+    let pushing = async {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        source.tag("app", "late", &filled.image).await;
+        drop(held);
+    };
+    let (report, ()) = tokio::join!(adopt(&world.registry, &source, removing()), pushing);
+    let late = "docker/registry/v2/repositories/app/_manifests/tags/late/";
+    assert_eq!(report.changed.len(), 2, "{:?}", report.changed);
+    assert!(report.changed.iter().all(|key| key.starts_with(late)), "{:?}", report.changed);
+    assert_eq!((report.failures, report.removed.objects), (vec![], 0));
+
+    // Even where all else is being removed already.
+    let held = source.script.hold(Op::Delete, "");
+    let pushing = async {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        source.tag("app", "later", &filled.image).await;
+        drop(held);
+    };
+    let (report, ()) = tokio::join!(adopt(&world.registry, &source, removing()), pushing);
+    assert_eq!((report.failures, report.tags, report.unsealed), (vec![], 1, 2));
+    let report = adopt(&world.registry, &source, removing()).await;
+    assert_eq!((report.failures, report.tags, report.unsealed), (vec![], 1, 0));
+    assert_has(&world.repository("app"), &filled).await;
+    for tag in ["late", "later"] {
+        let tag = Reference::Tag(tag.parse().unwrap());
+        let found = world.repository("app").manifest(&tag).await.unwrap().unwrap();
+        assert_eq!(found.digest, filled.image);
+    }
+}
+
+/// A few reads that fail are named, and done by the next run; a source that is gone ends the run instead of waiting for each.
+#[tokio::test(start_paused = true)]
+async fn a_source_that_can_not_be_read_ends_the_run() {
+    let (world, source) = (World::new().await, Source::new());
+    for n in 0..150_u32 {
+        source.blob("app", &n.to_le_bytes()).await;
+    }
+    for _ in 0..3 {
+        source.script.before(Op::Get, "/blobs/", || Some(broken_connection()));
+    }
+    let report = adopt(&world.registry, &source, removing()).await;
+    assert_eq!((report.failures.len(), report.removed.objects), (3, 0));
+    assert!(report.failures.iter().all(|failure| failure.cause == AdoptCause::Unavailable));
+    let report = adopt(&world.registry, &source, removing()).await;
+    assert_eq!((report.sealed.objects, report.present.objects, report.unsealed), (3, 147, 0));
+
+    let (world, source) = (World::new().await, Source::new());
+    for n in 0..150_u32 {
+        source.blob("app", &n.to_le_bytes()).await;
+        source.script.before(Op::Get, "/blobs/", || Some(broken_connection()));
+    }
+    let error = world.registry.adopt(&source.bucket, removing(), &|_| {}).await.unwrap_err();
+    assert!(error.to_string().contains("too much can't be read"), "{error}");
+    assert_eq!(source.len().await, 300);
 }
 
 /// A tag that the store has for another manifest stays, and is named as a conflict.

@@ -11,6 +11,7 @@ mod client;
 mod collect;
 mod conformance;
 mod discovery;
+mod distribution;
 mod every;
 #[cfg(feature = "aws-lc")]
 mod framing;
