@@ -9,10 +9,11 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures::StreamExt;
 use futures::stream::BoxStream;
+use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::{
-    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, PutMode,
-    PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
+    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
+    ObjectStoreExt, PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
 };
 use tokio::sync::oneshot;
 
@@ -73,6 +74,19 @@ impl ScriptedStore {
     /// No script yet.
     pub fn new(inner: Arc<dyn ObjectStore>) -> Self {
         Self { inner, script: Arc::default() }
+    }
+
+    /// Over memory, empty.
+    pub fn in_memory() -> Self {
+        Self::new(Arc::new(InMemory::new()))
+    }
+
+    /// Makes or replaces an object: a request like any other.
+    ///
+    /// # Errors
+    /// As the script says.
+    pub async fn write(&self, key: &str, bytes: Vec<u8>) -> Result<()> {
+        self.put(&key.into(), bytes.into()).await.map(|_| ())
     }
 
     /// At the next `op` whose key contains `key`, runs `action` *instead of* applying it, if it gives an error, else before.

@@ -7,8 +7,6 @@ use bulla::{Algorithm, Digest};
 use bulla_registry::{Reference, Repository};
 use bulla_testkit::scripted::ScriptedStore;
 use futures::StreamExt;
-use object_store::memory::InMemory;
-use object_store::{ObjectStoreExt, PutPayload};
 use serde_json::{Value, json};
 
 use crate::client::{OCI_MANIFEST, sha256};
@@ -31,7 +29,7 @@ pub(crate) struct Filled {
 
 impl Source {
     pub(crate) fn new() -> Self {
-        let script = ScriptedStore::new(Arc::new(InMemory::new()));
+        let script = ScriptedStore::in_memory();
         let bucket = ForeignBucket::from_object_store(Arc::new(script.clone()), "").unwrap();
         Self { script, bucket }
     }
@@ -57,9 +55,9 @@ impl Source {
         (source, Filled { image, index, signature, layers })
     }
 
-    pub(crate) async fn put(&self, key: &str, bytes: impl Into<PutPayload>) {
+    pub(crate) async fn put(&self, key: &str, bytes: impl Into<Vec<u8>>) {
         let key = format!("docker/registry/v2/{key}");
-        self.script.put(&key.as_str().into(), bytes.into()).await.unwrap();
+        self.script.write(&key, bytes.into()).await.unwrap();
     }
 
     pub(crate) async fn blob(&self, repository: &str, bytes: &[u8]) -> Digest {
