@@ -12,7 +12,7 @@
 //! that was killed is gone on with by another one. The source's registry must be stopped, or read-only, meanwhile; what
 //! changed all the same is found by the second listing.
 //!
-//! Memory: about 300 bytes for each of the source's objects, of which a blob that one repository has are two; it is listed
+//! Memory: about 400 bytes for each of the source's objects, of which a blob that one repository has are two; it is listed
 //! again, and not kept twice. A second run reads every link again, and asks the store for every blob, manifest and tag;
 //! contents it reads only where they are missing, or to remove originals.
 
@@ -116,8 +116,7 @@ impl Registry {
             report.uploads = listing.tally_of(&inventory.uploads);
             report.unknown.clone_from(&inventory.unknown);
             report.irregular.clone_from(&irregular);
-            let unlinked: Vec<String> = inventory.unlinked().into_iter().map(tree::data_key).collect();
-            report.unlinked = listing.tally_of(&unlinked);
+            report.unlinked = listing.tally_of(inventory.unlinked().into_iter().map(tree::data_key));
         });
         failures.into_iter().for_each(|failure| log.failed(failure));
         // What looks unlinked may be linked by what we don't understand; then nothing is removed at all.
