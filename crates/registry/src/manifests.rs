@@ -122,7 +122,7 @@ impl Repository {
             }
             let conditions = std::iter::once(&replaces).chain(std::iter::repeat(&Replaces::Anything));
             for (tag, replaces) in tags.iter().zip(conditions) {
-                self.set_tag_if(tag, &computed, replaces).await?;
+                self.set_tag(tag, &computed, replaces).await?;
             }
             // If it went before gc or who deleted it could see the tags, they name nothing.
             if tags.is_empty() || self.rely_on_manifest(&computed).await? {

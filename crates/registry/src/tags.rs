@@ -88,27 +88,39 @@ impl Repository {
         Ok(false)
     }
 
-    /// Names a manifest of this repository that the caller relies on, if the tag names what it must or this already.
-    pub(crate) async fn set_tag_if(&self, tag: &Tag, digest: &Digest, replaces: &Replaces) -> Result<()> {
+    /// Names a manifest of this repository that the caller relies on, if the tag names what it must or this already; of several
+    /// at once, one is the last. It is written anew whatever it said, so that who removes the tags of a manifest sees it. The
+    /// time that gc leaves the one it named before begins now, or at most half of the grace ago.
+    pub(crate) async fn set_tag(&self, tag: &Tag, digest: &Digest, replaces: &Replaces) -> Result<()> {
         let path = [self.name().as_str(), tag.as_str()];
         let payload = encode(&TagFact { digest: digest.clone() });
-        let mut found = self.tag_entry(tag).await?;
+        let meta = self.store().meta();
+        let mut found = match self.tag_entry(tag).await {
+            // One that is damaged is replaced all the same.
+            Err(error) if *replaces == Replaces::Anything && error.code() == ErrorCode::Unknown => {
+                meta.set(TAG, &path, payload).await?;
+                return Ok(());
+            }
+            found => found?,
+        };
         loop {
-            let named = found.as_ref().map(decode::<TagFact>).transpose()?.map(|tag| tag.digest);
-            let fits = match (replaces, &named) {
-                (Replaces::Anything, _) => return self.set_tag(tag, digest).await,
-                (_, Some(named)) if named == digest => true,
-                (Replaces::Only(wanted), Some(named)) => wanted == named,
-                (Replaces::Nothing, named) => named.is_none(),
-                (Replaces::Only(_), None) => false,
+            let named = found.as_ref().map(decode::<TagFact>).transpose();
+            let named = match (named, replaces) {
+                (Err(_), Replaces::Anything) => None,
+                (named, _) => named?.map(|tag| tag.digest),
+            };
+            let fits = match replaces {
+                Replaces::Anything => true,
+                _ if named.as_ref() == Some(digest) => true,
+                Replaces::Nothing => named.is_none(),
+                Replaces::Only(wanted) => named.as_ref() == Some(wanted),
             };
             if !fits {
                 return Err(names_another(tag, named.as_ref()));
             }
-            if let Some(named) = &named {
-                self.rely_on_manifest(named).await?;
+            if let Some(before) = named.filter(|named| named != digest) {
+                self.rely_on_manifest(&before).await?;
             }
-            let meta = self.store().meta();
             let written = match &found {
                 Some(entry) => meta.update(TAG, &path, payload.clone(), &entry.version).await?,
                 None => meta.create(TAG, &path, payload.clone()).await?,
@@ -120,27 +132,12 @@ impl Repository {
         }
     }
 
-    /// Names a manifest of this repository that the caller relies on; of several at once, one is the last. The time that
-    /// gc leaves the one it named before begins now, or at most half of the grace ago.
-    pub(crate) async fn set_tag(&self, tag: &Tag, digest: &Digest) -> Result<()> {
-        let payload = encode(&TagFact { digest: digest.clone() });
-        match self.tag(tag).await {
-            Ok(Some(before)) if before != *digest => {
-                self.rely_on_manifest(&before).await?;
-            }
-            // One that can't be read is replaced all the same.
-            Err(error) if error.code() != ErrorCode::Unknown => return Err(error),
-            _ => {}
-        }
-        self.registry().write_anew(TAG, &[self.name().as_str(), tag.as_str()], payload).await
-    }
-
     /// Names a manifest that may have been there for long. Whether the repository has it.
     pub(crate) async fn tag_existing(&self, tag: &Tag, digest: &Digest) -> Result<bool> {
         if !self.rely_on_manifest(digest).await? {
             return Ok(false);
         }
-        self.set_tag(tag, digest).await?;
+        self.set_tag(tag, digest, &Replaces::Anything).await?;
         // It may have gone before anybody could see the tag.
         self.rely_on_manifest(digest).await
     }
