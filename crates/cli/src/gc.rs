@@ -23,7 +23,8 @@ use crate::{open, output};
 /// stores), and those that upload just now copy their data. Run it again if it was interrupted.
 ///
 /// With --registry, first what no repository of `bulla serve` needs any more: layers without a manifest, and blobs that no
-/// repository has. Whatever was pushed, or looked for by a push, within the last 24 hours stays, also with a shorter --grace.
+/// repository has. Whatever was pushed within the last 24 hours, or looked for by a push within the last 12, stays, also with a
+/// shorter --grace.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:

@@ -1,7 +1,6 @@
 //! Blobs of a repository: the store's, as far as the repository has a link to them.
 
-use std::time::Duration;
-
+use bulla::kek::Now;
 use bulla::{Algorithm, Blob, Digest, ErrorKind, PutOptions, PutResult, Session, SessionId, SessionOptions};
 use bytes::Bytes;
 use futures::Stream;
@@ -200,7 +199,7 @@ impl Repository {
 
     /// Keeps gc from removing an old blob while the same is put again.
     async fn keep_if_there(&self, digest: &Digest) -> Result<Kept> {
-        let since = self.registry().boot();
+        let since = self.registry().moment();
         let there = self.registry().keep_blob(digest).await?;
         Ok(Kept { since, there })
     }
@@ -220,15 +219,15 @@ impl Repository {
     }
 
     fn in_time(&self, kept: Kept) -> bool {
-        self.registry().boot().saturating_sub(kept.since) <= self.registry().patience()
+        self.registry().elapsed(&kept.since) <= self.registry().patience()
     }
 }
 
 /// What is known of a blob before it is put.
 #[derive(Clone, Copy)]
 struct Kept {
-    /// Before it was looked for, by this machine's boot clock.
-    since: Duration,
+    /// Before it was looked for.
+    since: Now,
     /// It was, and stays for half of the grace.
     there: bool,
 }

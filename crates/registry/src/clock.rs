@@ -1,14 +1,16 @@
 //! The bucket's clock, by which the ages of meta objects count.
 //!
-//! It is read by writing an object, seldom, and goes on by this machine's boot clock in between. The reading counts from
+//! It is read by writing an object, seldom, and goes on by this machine's clocks in between, whichever says more. The reading counts from
 //! *before* the request was sent, so that an object is never taken for younger than it is.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use bulla::Store;
+use bulla::kek::Now;
 
 use crate::error::Result;
+use crate::registry::elapsed;
 
 /// The longest that a reading is used: no two clocks run at quite the same rate.
 const LONGEST: Duration = Duration::from_secs(60 * 60);
@@ -24,8 +26,8 @@ pub(crate) struct BucketClock {
 #[derive(Clone, Copy, Debug)]
 struct Reading {
     bucket: SystemTime,
-    /// This machine's boot clock, before the request.
-    boot: Duration,
+    /// On this machine, before the request.
+    sent: Now,
 }
 
 impl BucketClock {
@@ -42,16 +44,15 @@ impl BucketClock {
         if let Some(now) = self.known(store) {
             return Ok(now);
         }
-        let boot = store.runtime().now().boot;
+        let sent = store.runtime().now();
         let bucket = store.bucket_time().await?;
-        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = Some(Reading { bucket, boot });
-        Ok(bucket + store.runtime().now().boot.saturating_sub(boot))
+        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = Some(Reading { bucket, sent });
+        Ok(bucket + store.runtime().now().boot.saturating_sub(sent.boot))
     }
 
     fn known(&self, store: &Store) -> Option<SystemTime> {
         let reading = (*self.seen.lock().unwrap_or_else(PoisonError::into_inner))?;
-        // A boot clock that went back is another machine's.
-        let passed = store.runtime().now().boot.checked_sub(reading.boot)?;
+        let passed = elapsed(&store.runtime().now(), &reading.sent);
         (passed < self.valid).then(|| reading.bucket + passed)
     }
 }

@@ -45,11 +45,11 @@ impl Repository {
     /// Links a blob that may have been there for long. Whether it is there.
     pub(crate) async fn link_existing(&self, digest: &Digest) -> Result<bool> {
         for _ in 0..ATTEMPTS {
-            let started = self.registry().boot();
+            let started = self.registry().moment();
             let Some(size) = self.registry().rely_on_blob(digest).await? else { return Ok(false) };
             self.link(digest, size).await?;
             // Slower, and gc may have removed the blob before the link was there: look again.
-            if self.registry().boot().saturating_sub(started) <= self.registry().patience() {
+            if self.registry().elapsed(&started) <= self.registry().patience() {
                 return Ok(true);
             }
         }

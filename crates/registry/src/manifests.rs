@@ -7,7 +7,7 @@
 //!
 //! Once the entry is there in time it is whole for as long as it is there; so who has tagged it only looks for it again.
 
-use bulla::{Algorithm, Digest, ErrorKind, MetaEntry, MetaVersion};
+use bulla::{Algorithm, Digest, ErrorKind, MetaEntry};
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
 use serde_json::json;
@@ -108,16 +108,15 @@ impl Repository {
         let parsed = Parsed::new(media_type.as_deref(), &bytes)?;
         // Gc looks for manifests in the repositories that it knows of.
         self.ensure().await?;
-        let mut too_late = None;
         for _ in 0..ATTEMPTS {
-            let started = self.registry().boot();
-            if let Err(error) = self.rely_on_all(&parsed.needs).await {
-                self.take_back(&computed, too_late).await;
-                return Err(error);
+            let started = self.registry().moment();
+            let in_time = || self.registry().elapsed(&started) <= self.registry().patience();
+            self.rely_on_all(&parsed.needs).await?;
+            if !in_time() {
+                continue;
             }
-            let written = self.write_manifest(&computed, &parsed, &bytes).await?;
-            if self.registry().boot().saturating_sub(started) > self.registry().patience() {
-                too_late = written.or(too_late);
+            self.write_manifest(&computed, &parsed, &bytes).await?;
+            if !in_time() {
                 continue;
             }
             let conditions = std::iter::once(&replaces).chain(std::iter::repeat(&Replaces::Anything));
@@ -129,17 +128,9 @@ impl Repository {
                 return Ok(PutManifestResult { digest: computed, subject: parsed.subject });
             }
         }
-        self.take_back(&computed, too_late).await;
-        Err(RegistryError::busy("the bucket is too slow for the grace of this registry's gc; try again"))
-    }
-
-    /// Removes the entry that an attempt wrote too late: what it needs may be gone, and nobody was told that it is there.
-    async fn take_back(&self, digest: &Digest, written: Option<MetaVersion>) {
-        let Some(version) = written else { return };
-        let path = [self.name().as_str(), &digest.to_string()];
-        if let Err(error) = self.store().meta().remove(MANIFEST, &path, &version).await {
-            tracing::warn!(%digest, %error, "a manifest that was put too late stays; delete it");
-        }
+        Err(RegistryError::busy(
+            "the bucket is too slow for the grace of this registry's gc, or the manifest is deleted each time; try again",
+        ))
     }
 
     /// A manifest, if the repository has it.
@@ -171,8 +162,16 @@ impl Repository {
         let Some((digest, entry)) = self.find(reference).await? else { return Ok(None) };
         let name = digest.to_string();
         let path = [self.name().as_str(), &name];
-        let Some(entry) = self.registry().touch(MANIFEST, &path, entry).await? else { return Ok(None) };
         let (fact, _) = decode_manifest(&entry)?;
+        match self.registry().touch(MANIFEST, &path, entry).await {
+            Ok(Some(_)) => {}
+            Ok(None) => return Ok(None),
+            // Nobody need be able to write here to pull; who pushes looks again.
+            Err(error) if error.code() == ErrorCode::Unavailable => {
+                tracing::warn!(%error, %digest, "a manifest that was asked for can't be kept from gc");
+            }
+            Err(error) => return Err(error),
+        }
         Ok(Some(ManifestStat { digest, media_type: fact.media_type, size: fact.size }))
     }
 
@@ -199,10 +198,10 @@ impl Repository {
             Err(error) if error.code() == ErrorCode::Unknown => None,
             Err(error) => return Err(error),
         };
+        let removed = self.registry().remove(MANIFEST, &[self.name().as_str(), &digest.to_string()]).await?;
         if let Some(subject) = subject {
             self.remove_referrer(&subject, digest).await?;
         }
-        let removed = self.registry().remove(MANIFEST, &[self.name().as_str(), &digest.to_string()]).await?;
         self.untag_deleted(digest).await?;
         Ok(removed)
     }
@@ -254,13 +253,7 @@ impl Repository {
         Ok((digest, there))
     }
 
-    /// The entry's version, if it was not there and young already.
-    async fn write_manifest(
-        &self,
-        digest: &Digest,
-        parsed: &Parsed,
-        bytes: &Bytes,
-    ) -> Result<Option<MetaVersion>> {
+    async fn write_manifest(&self, digest: &Digest, parsed: &Parsed, bytes: &Bytes) -> Result<()> {
         let size = bytes.len() as u64;
         let fact = ManifestFact { media_type: parsed.media_type.clone(), size };
         let (payload, fits) = encode_manifest(&fact, bytes);
@@ -282,11 +275,11 @@ impl Repository {
             self.add_referrer(subject, descriptor, false).await?;
         }
         let path = [self.name().as_str(), &digest.to_string()];
-        let version = self.registry().write(MANIFEST, &path, payload).await?;
+        self.registry().write(MANIFEST, &path, payload).await?;
         if let Some((subject, descriptor)) = &referrer {
             self.add_referrer(subject, descriptor, true).await?;
         }
-        Ok(version)
+        Ok(())
     }
 
     async fn find(&self, reference: &Reference) -> Result<Option<(Digest, MetaEntry)>> {

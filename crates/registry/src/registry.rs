@@ -5,7 +5,8 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use bulla::{Digest, ErrorKind, MetaEntry, MetaKind, MetaVersion, MetaWrite, Store};
+use bulla::kek::Now;
+use bulla::{Digest, ErrorKind, MetaEntry, MetaKind, MetaWrite, Store};
 use bytes::Bytes;
 
 use crate::clock::BucketClock;
@@ -96,9 +97,14 @@ impl Registry {
         self.options().grace / 4
     }
 
-    /// Time on this machine, for what must be done within [`patience`](Self::patience).
-    pub(crate) fn boot(&self) -> Duration {
-        self.store().runtime().now().boot
+    /// Now on this machine, for what must be done within [`patience`](Self::patience).
+    pub(crate) fn moment(&self) -> Now {
+        self.store().runtime().now()
+    }
+
+    /// The time since then.
+    pub(crate) fn elapsed(&self, since: &Now) -> Duration {
+        elapsed(&self.moment(), since)
     }
 
     /// Reads the object at `path` for who relies on it: it stays for at least half of the grace. One that is damaged is not
@@ -179,30 +185,23 @@ impl Registry {
     }
 
     /// Makes or replaces the object at `path`, damaged ones included: one request where there is none, which is usual. One that
-    /// says the same is touched. Its version, if it was written.
-    pub(crate) async fn write(
-        &self,
-        kind: MetaKind,
-        path: &[&str],
-        payload: Bytes,
-    ) -> Result<Option<MetaVersion>> {
+    /// says the same is touched.
+    pub(crate) async fn write(&self, kind: MetaKind, path: &[&str], payload: Bytes) -> Result<()> {
         let meta = self.store().meta();
         let mut written = match meta.create(kind, path, payload.clone()).await {
             Err(error) if error.kind() == ErrorKind::Corrupt => {
                 tracing::error!(%error, "a damaged object is replaced");
-                return Ok(Some(meta.set(kind, path, payload).await?));
+                meta.set(kind, path, payload).await?;
+                return Ok(());
             }
             written => written?,
         };
         loop {
             let found = match written {
-                MetaWrite::Done(version) => return Ok(Some(version)),
+                MetaWrite::Done(_) => return Ok(()),
                 MetaWrite::Changed(Some(entry)) if entry.payload == payload => {
-                    let before = entry.version.clone();
                     match self.touch(kind, path, entry).await? {
-                        Some(entry) if entry.payload == payload => {
-                            return Ok((entry.version != before).then_some(entry.version));
-                        }
+                        Some(entry) if entry.payload == payload => return Ok(()),
                         found => found,
                     }
                 }
@@ -228,7 +227,17 @@ impl Registry {
     /// Removes the object at `path`, whatever it says. Whether it was there.
     pub(crate) async fn remove(&self, kind: MetaKind, path: &[&str]) -> Result<bool> {
         let meta = self.store().meta();
-        let Some(mut entry) = meta.get(kind, path).await? else { return Ok(false) };
+        let mut entry = match meta.get(kind, path).await {
+            // Nobody can read it; it is replaced, to be removed.
+            Err(error) if error.kind() == ErrorKind::Corrupt => {
+                let version = meta.set(kind, path, Bytes::from_static(b"{}")).await?;
+                return Ok(meta.remove(kind, path, &version).await?.is_done());
+            }
+            found => match found? {
+                Some(entry) => entry,
+                None => return Ok(false),
+            },
+        };
         while let MetaWrite::Changed(Some(other)) = meta.remove(kind, path, &entry.version).await? {
             entry = other;
         }
@@ -271,7 +280,15 @@ impl Repository {
     /// Makes it, unless it is there.
     pub(crate) async fn ensure(&self) -> Result<()> {
         if !self.is_remembered() {
-            self.registry.write(REPOSITORY, &[self.name.as_str()], Bytes::from_static(b"{}")).await?;
+            let (meta, path) = (self.store().meta(), [self.name.as_str()]);
+            let payload = Bytes::from_static(b"{}");
+            // Never written again: a listing of files may miss what is replaced meanwhile, and gc the repository.
+            match meta.create(REPOSITORY, &path, payload.clone()).await {
+                Err(error) if error.kind() == ErrorKind::Corrupt => {
+                    meta.set(REPOSITORY, &path, payload).await?;
+                }
+                created => drop(created?),
+            }
             self.remember();
         }
         Ok(())
@@ -292,6 +309,14 @@ impl Repository {
         }
         known.insert(self.name.clone());
     }
+}
+
+/// The time between two moments, by whichever clock says more: the boot clock of some systems and of paused guests stands
+/// still with them. A wall clock that was set back counts as for ever.
+pub(crate) fn elapsed(now: &Now, since: &Now) -> Duration {
+    let boot = now.boot.saturating_sub(since.boot);
+    let wall = now.wall.duration_since(since.wall).unwrap_or(Duration::MAX);
+    boot.max(wall)
 }
 
 impl fmt::Debug for Registry {

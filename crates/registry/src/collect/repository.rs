@@ -49,6 +49,18 @@ impl Run<'_> {
         if self.report.damaged > damaged_before {
             return Ok(());
         }
+        // And the names of links: a listing of files may miss one that is replaced meanwhile.
+        let registry = self.registry.clone();
+        let listed: HashSet<Digest> = links.iter().map(|link| link.digest.clone()).collect();
+        let parent = [repository.name().as_str()];
+        let mut listing = Listing::new(&registry, LINK, &parent);
+        while let Some(names) = listing.names().await? {
+            for digest in names.iter().filter_map(|name| parse_digest(name).ok()) {
+                if !listed.contains(&digest) {
+                    unneeded.remove(&digest);
+                }
+            }
+        }
         for tag in &tags {
             let dangles = self.is_old(tag.modified) && !known.contains_key(&tag.digest);
             if dangles && self.remove(TAG, &[repository.name().as_str(), &tag.name], &tag.version).await? {

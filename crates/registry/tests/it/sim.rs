@@ -7,8 +7,8 @@
 //! - no push fails for want of a blob or manifest that it found, if its steps follow one another within half of the grace;
 //! - when all is quiet and the grace has passed, nothing is left but what the tags need.
 //!
-//! Seeds fail when nothing is touched that is relied on, and when gc does not look for links a second time before it removes
-//! a blob (which is how that came to be). What pins and fences are for takes schedules that seeds seldom hit: `model` has them.
+//! Seeds fail when what is relied on is not written again, and when gc removes a blob that was written since it looked; `model`
+//! has the schedules that they seldom hit.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, LazyLock, Mutex};
