@@ -60,6 +60,7 @@ fn envelopes() -> io::Result<()> {
         created: 1_700_000_000_000,
         dek_root: root(5),
         expires: None,
+        there_since: None,
     };
     let extent = |byte, len| Extent {
         name: ExtentName::from_slice(&[byte; 16]).expect("16 bytes"),

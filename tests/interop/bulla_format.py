@@ -240,7 +240,7 @@ def open_envelope(data, root, dek, algorithm, digest):
 
 def check_blob_record(record):
     require(type(record) is dict, "a map")
-    require(set(range(1, 8)) <= set(record) <= set(range(1, 11)), "keys")
+    require(set(range(1, 8)) <= set(record) <= set(range(1, 12)), "keys")
     require(type(record[1]) is str and record[1] in DIGEST_LENGTHS, "algorithm")
     require(is_bytes(record[2], DIGEST_LENGTHS[record[1]]), "digest")
     require(is_uint(record[3]) and record[3] < 1 << 64, "size")
@@ -259,7 +259,7 @@ def check_blob_record(record):
         require(sum(extent[1] for extent in extents) == record[3], "the sum of the lengths")
     else:
         require(is_bytes(inline) and len(inline) == record[3] <= MAX_INLINE, "inline")
-    require(is_time(record[6]) and is_time(record.get(8, 0)), "times")
+    require(is_time(record[6]) and is_time(record.get(8, 0)) and is_time(record.get(11, 0)), "times")
     padding = record.get(10, b"")
     require(is_bytes(padding) and not any(padding), "padding")
 

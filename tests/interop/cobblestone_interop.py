@@ -37,6 +37,8 @@ def blob_record_from(value):
     record |= {5: extents, 6: value["created"], 7: unhex(value["dek_root_id"])}
     if "expires" in value:
         record[8] = value["expires"]
+    if "there_since" in value:
+        record[11] = value["there_since"]
     if "inline" in value:
         record[9] = unhex(value["inline"])
     return record

@@ -11,7 +11,7 @@
 //! ```
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use bulla_envelope::digest::Digest;
 use bulla_envelope::envelope::{BlobRecord, Envelope, EnvelopeHeader};
@@ -207,7 +207,9 @@ impl StoreInner {
         if let Some(before) = replaced {
             let extents: Vec<Wanted> = before.record.extents.iter().map(Wanted::from).collect();
             if self.times_of(&extents).await?.is_some() {
-                let object = self.seal_record(&keys, &before.record, &before.dek).await?;
+                // It was away for a moment.
+                let record = BlobRecord { there_since: None, ..before.record.clone() };
+                let object = self.seal_record(&keys, &record, &before.dek).await?;
                 return Ok(self.bucket.put_update(&key, object, version).await.is_done());
             }
         }
@@ -320,10 +322,13 @@ impl StoreInner {
         let Some(oldest) = times.into_iter().min() else { return Ok(true) };
         let quick = self.gate.revocation_bound().min(self.parts.gc_grace / 2);
         let key = self.blob_key(&*self.gate.secrets(self).await?, &found.record.digest);
-        let visible = match self.bucket.placed(&key, found.modified).await {
-            Ok(visible) => visible,
-            Err(error) if error.kind() == BucketErrorKind::NotFound => return Ok(false),
-            Err(error) => return Err(error.into()),
+        let visible = match found.record.there_since {
+            Some(since) => UNIX_EPOCH + Duration::from_millis(since),
+            None => match self.bucket.placed(&key, found.modified).await {
+                Ok(visible) => visible,
+                Err(error) if error.kind() == BucketErrorKind::NotFound => return Ok(false),
+                Err(error) => return Err(error.into()),
+            },
         };
         let took = visible.duration_since(oldest).unwrap_or_default();
         Ok(took <= quick || !self.horizon(Duration::ZERO).await?.is_after(oldest))
@@ -339,6 +344,7 @@ impl StoreInner {
             created: self.parts.runtime.now().unix_ms(),
             dek_root: draft.dek_root.unwrap_or(keys.root_id),
             expires: self.expiry(draft),
+            there_since: None,
         };
         self.seal_record(keys, &record, &draft.dek).await
     }

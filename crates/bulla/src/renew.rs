@@ -1,18 +1,19 @@
 //! Renewing a blob: its envelope is sealed and written again, so that it is young by the bucket's clock.
 //!
-//! Nothing that it says changes, its wraps included, so it costs no call to a key provider but the one
-//! that opening costs in direct mode. Its
-//! salt does, so that no two versions of an envelope are alike: who read an older one can neither remove nor replace this one.
+//! Nothing that it says changes, its wraps included, so it costs no call to a key provider but the one of opening it in direct
+//! mode. Its salt does, so that no two versions of an envelope are alike: who read an older one can neither remove nor replace
+//! this one. And it says since when it is there (FORMAT-E14), so that puts of the same bytes still share its data.
 
 use std::time::SystemTime;
 
 use bulla_envelope::digest::Digest;
-use bulla_envelope::envelope::Envelope;
+use bulla_envelope::envelope::{BlobRecord, Envelope};
 use bytes::Bytes;
 
-use crate::bucket::Conditional;
+use crate::bucket::{BucketErrorKind, Conditional};
 use crate::commit::contended;
 use crate::error::{Error, Result};
+use crate::horizon::unix_ms;
 use crate::store::StoreInner;
 use crate::sweep::envelope::Read;
 
@@ -38,6 +39,15 @@ impl StoreInner {
             if record.expires.is_some_and(|expires| expires <= self.parts.runtime.now().unix_ms()) {
                 return Ok(false);
             }
+            let there_since = match record.there_since {
+                Some(since) => since,
+                None => match self.bucket.placed(&key, object.last_modified).await {
+                    Ok(placed) => unix_ms(placed),
+                    Err(error) if error.kind() == BucketErrorKind::NotFound => continue,
+                    Err(error) => return Err(error.into()),
+                },
+            };
+            let record = BlobRecord { there_since: Some(there_since), ..record };
             let mut salt = [0; 24];
             self.parts.runtime.random().fill(&mut salt);
             let (crypto, key_of_envelopes) = (self.parts.crypto, &keys.envelope_key);

@@ -285,6 +285,7 @@ mod tests {
             created: 1 << 40,
             dek_root: RootId::random(random),
             expires: Some(1 << 41),
+            there_since: Some(1 << 41),
         };
         let kid = |n: usize| format!("store-key:{}{n}", "a".repeat(25));
         let wraps =

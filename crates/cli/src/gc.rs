@@ -51,7 +51,17 @@ pub(crate) struct Args {
     untagged_after: Option<Duration>,
 }
 
+/// Untagged manifests stay for at least the grace.
+pub(crate) fn refuse_short(untagged_after: Option<Duration>) -> Result<()> {
+    let least = RegistryOptions::default().grace;
+    if untagged_after.is_some_and(|after| after < least) {
+        return Err(Failure::invalid("--untagged-after is at least 24h: a push may take that long"));
+    }
+    Ok(())
+}
+
 pub(crate) async fn run(ctx: &Context, args: Args) -> Result<()> {
+    refuse_short(args.untagged_after)?;
     let opened = open::open(ctx, &ctx.store(args.store.as_deref())?).await?;
     let options = GcOptions { grace: Some(args.grace), dry_run: args.dry_run };
     let collected = match args.registry {

@@ -79,6 +79,13 @@ pub(crate) struct Args {
 }
 
 pub(crate) async fn run(ctx: &Context, args: Args) -> Result<()> {
+    if args.gc_every.is_some_and(|every| every < Duration::from_secs(60)) {
+        return Err(Failure::invalid("--gc-every is at least 1m: a gc looks at everything"));
+    }
+    crate::gc::refuse_short(args.untagged_after)?;
+    if args.max_uploads == 0 || args.max_connections == 0 {
+        return Err(Failure::invalid("--max-uploads and --max-connections are at least 1"));
+    }
     let opening = open::to_stay(ctx, &ctx.store(args.store.as_deref())?).await?;
     let access = args.access.build().await?;
     let server = Server::bind(&*access, options(&args)?).await.map_err(failure)?;

@@ -214,6 +214,7 @@ fn any_record() -> impl Strategy<Value = (BlobRecord, u64)> {
                 created,
                 dek_root: RootId::random(&random),
                 expires,
+                there_since: expires,
             };
             (record, seed)
         },

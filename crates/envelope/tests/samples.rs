@@ -97,6 +97,7 @@ pub(crate) fn inline_record(algorithm: Algorithm, plaintext: &[u8]) -> BlobRecor
         created: CREATED,
         dek_root: root_id(),
         expires: None,
+        there_since: None,
     }
 }
 

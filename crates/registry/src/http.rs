@@ -26,6 +26,8 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use axum::response::Response;
 use axum::routing::any;
+use bulla::SessionId;
+use quick_cache::sync::Cache;
 
 use self::answer::{Failure, empty, json};
 use self::query::Query;
@@ -41,7 +43,13 @@ const API_VERSION: HeaderName = HeaderName::from_static("docker-distribution-api
 struct App {
     registry: Registry,
     access: Arc<dyn Access>,
+    /// Uploads that ended here lately before anything of them was stored, or whose end is remembered nowhere else. A courtesy:
+    /// at another node such a name is that of an upload which has not begun.
+    ended: Arc<Cache<SessionId, ()>>,
 }
+
+/// How many of them.
+const ENDED: usize = 10_000;
 
 /// A request that is about a repository, and may be served. Without its body, which is no two threads' at once.
 struct Call {
@@ -66,7 +74,7 @@ struct Call {
 /// # }
 /// ```
 pub fn router(registry: Registry, access: Arc<dyn Access>) -> Router {
-    let app = App { registry, access };
+    let app = App { registry, access, ended: Arc::new(Cache::new(ENDED)) };
     Router::new()
         .route("/v2", any(serve))
         .route("/v2/", any(serve))

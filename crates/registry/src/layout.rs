@@ -44,6 +44,12 @@ pub enum LayoutError {
     /// The folder or file is no layout, or what was asked for is not in it.
     #[error("{0}")]
     Invalid(String),
+    /// The repository does not have what was asked for.
+    #[error("{0}")]
+    NotFound(String),
+    /// There is something already where it was to be written.
+    #[error("{0}")]
+    Exists(String),
     /// A file can't be read or written.
     #[error("{}: {source}", path.display())]
     Io {

@@ -350,3 +350,20 @@ async fn progress_is_told() {
 
 mod sessions;
 mod writers;
+
+/// FORMAT-E14
+#[tokio::test(start_paused = true)]
+async fn a_renewed_blobs_data_is_still_shared() {
+    let (world, objects) = clocked_world().await;
+    let digest = world.put(&data(100_000)).await.digest;
+    let data_before = object_keys(&objects, "data/");
+    for _ in 0..2 {
+        pass(25 * GRACE).await;
+        gc(&world.store, 24 * GRACE).await.unwrap();
+        let old = world.store.stat(&digest).await.unwrap().modified;
+        assert!(world.store.renew(&digest, old).await.unwrap());
+        assert!(!world.put(&data(100_000)).await.created, "what is there is good enough");
+    }
+    assert_eq!(object_keys(&objects, "data/"), data_before);
+    assert_eq!(get(&world.store, &digest).await.unwrap(), data(100_000));
+}

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! {1: algorithm, 2: digest, 3: size, 4: blob id, 5: [[name, length, salt, commitment]…], 6: created,
-//!  7: root id the DEK was born under, ?8: expires, ?9: inline, ?10: padding}
+//!  7: root id the DEK was born under, ?8: expires, ?9: inline, ?10: padding, ?11: there since}
 //! ```
 //!
 //! A blob is either inline or in extents, never both and never neither (FORMAT-E10), so an empty blob is an
@@ -43,6 +43,9 @@ pub struct BlobRecord {
     pub dek_root: RootId,
     /// When it may be dropped, in ms since 1970-01-01 UTC.
     pub expires: Option<u64>,
+    /// When an envelope with these extents was there at the latest, and ever since, in ms since 1970-01-01 UTC by the bucket's
+    /// clock; in those that were renewed (FORMAT-E14).
+    pub there_since: Option<u64>,
 }
 
 /// One data object of a blob: one Cobblestone-256 message under the DEK.
@@ -67,7 +70,8 @@ impl BlobRecord {
     /// be the whole length.
     fn encode_padded(&self, padding: Option<usize>, capacity: usize) -> Vec<u8> {
         let mut out = Writer::new(capacity);
-        let optional = [self.expires.is_some(), self.inline.is_some(), padding.is_some()];
+        let optional =
+            [self.expires.is_some(), self.inline.is_some(), padding.is_some(), self.there_since.is_some()];
         out.map(7 + optional.iter().filter(|present| **present).count());
         out.uint(1).text(self.digest.algorithm().as_str());
         out.uint(2).bytes(self.digest.as_bytes());
@@ -87,6 +91,9 @@ impl BlobRecord {
         }
         if let Some(padding) = padding {
             out.uint(10).bytes(&vec![0; padding]);
+        }
+        if let Some(there_since) = self.there_since {
+            out.uint(11).uint(there_since);
         }
         out.finish()
     }
@@ -112,6 +119,8 @@ impl BlobRecord {
         let expires = input.optional_key(8).then(|| input.uint("the expiry")).transpose()?;
         let inline = input.optional_key(9).then(|| input.bytes("the inline payload")).transpose()?;
         let padding = input.optional_key(10).then(|| input.bytes("the padding")).transpose()?;
+        let there_since =
+            input.optional_key(11).then(|| input.uint("the time it is there since")).transpose()?;
         input.finish()?;
         let digest = algorithm
             .parse()
@@ -119,7 +128,7 @@ impl BlobRecord {
             .and_then(|algorithm: Algorithm| Digest::from_bytes(algorithm, digest))
             .ok_or(DecodeError::Malformed("the digest"))?;
         let inline = inline.map(<[u8]>::to_vec);
-        let record = Self { digest, size, blob, extents, inline, created, dek_root, expires };
+        let record = Self { digest, size, blob, extents, inline, created, dek_root, expires, there_since };
         record.check()?;
         require_canonical(plaintext, &record.encode_padded(padding.map(<[u8]>::len), plaintext.len()))?;
         Ok(record)
@@ -142,7 +151,7 @@ impl BlobRecord {
             require(sum == Some(self.size), "the extents' lengths sum to the size")?;
         }
         check_extents(self.extents.iter())?;
-        let times = [Some(self.created), self.expires];
+        let times = [Some(self.created), self.expires, self.there_since];
         require(times.into_iter().flatten().all(|time| time <= MAX_TIME), "a time is before the year 10000")
     }
 }
@@ -202,6 +211,7 @@ impl fmt::Debug for BlobRecord {
             .field("created", &self.created)
             .field("dek_root", &self.dek_root)
             .field("expires", &self.expires)
+            .field("there_since", &self.there_since)
             .finish()
     }
 }

@@ -46,6 +46,9 @@ pub(super) fn blob_record(record: &BlobRecord) -> Value {
     if let Some(expires) = record.expires {
         value["expires"] = expires.into();
     }
+    if let Some(there_since) = record.there_since {
+        value["there_since"] = there_since.into();
+    }
     if let Some(inline) = &record.inline {
         value["inline"] = hex(inline).into();
     }

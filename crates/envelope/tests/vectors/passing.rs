@@ -66,6 +66,8 @@ fn envelopes() -> Vec<(&'static str, Value)> {
     let crypto = CryptoProvider::rust_crypto();
     let inline = samples::inline_record(Algorithm::Sha256, &samples::plaintext(100));
     let expiring = BlobRecord { expires: Some(samples::CREATED + 86_400_000), ..inline.clone() };
+    // FORMAT-E14
+    let renewed = BlobRecord { there_since: Some(samples::CREATED + 1), ..inline.clone() };
     let sha512 = samples::inline_record(Algorithm::Sha512, &samples::plaintext(100));
     let empty = samples::inline_record(Algorithm::Sha256, b"");
     let (one, one_message) = samples::extents_record(crypto, &[1]);
@@ -80,6 +82,7 @@ fn envelopes() -> Vec<(&'static str, Value)> {
     };
     vec![
         ("envelope_inline", opens("a blob in its envelope", &inline, &seal(&inline), &[])),
+        ("envelope_renewed", opens("a blob whose envelope was renewed", &renewed, &seal(&renewed), &[])),
         ("envelope_expires", opens("a blob that expires a day later", &expiring, &seal(&expiring), &[])),
         ("envelope_sha512", opens("a blob named by its SHA-512", &sha512, &seal(&sha512), &[])),
         ("envelope_empty_blob", opens("an empty blob is inline", &empty, &seal(&empty), &[])),

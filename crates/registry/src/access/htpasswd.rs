@@ -10,8 +10,10 @@
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::fs;
+use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::available_parallelism;
 use std::time::Duration;
 
@@ -66,11 +68,23 @@ impl Htpasswd {
     pub async fn load(file: PathBuf, read_only: BTreeSet<String>) -> Result<Self, AccessError> {
         let names = file.display().to_string();
         let users = tokio::task::spawn_blocking(move || {
+            let started = AtomicBool::new(false);
             Watched::load(vec![file.clone()], move || {
-                let text = fs::read_to_string(&file).map_err(|error| {
-                    AccessError::new(format!("the users' file {} can't be read", file.display()))
-                        .because(error)
-                })?;
+                let text = match fs::read_to_string(&file) {
+                    // Who takes the file away from a running server wants nobody to come.
+                    Err(error) if error.kind() == ErrorKind::NotFound && started.load(Ordering::Relaxed) => {
+                        String::new()
+                    }
+                    read => read.map_err(|error| {
+                        AccessError::new(format!("the users' file {} can't be read", file.display()))
+                            .because(error)
+                    })?,
+                };
+                if started.swap(true, Ordering::Relaxed) && text.trim().is_empty() {
+                    tracing::warn!(file = %file.display(), "the users' file is empty or gone: nobody is let in");
+                    return Users::of(HashMap::new(), *COSTS.start())
+                        .map_err(|why| AccessError::new(format!("{}: {why}", file.display())));
+                }
                 Users::parse(&text).map_err(|why| AccessError::new(format!("{}: {why}", file.display())))
             })
         });
@@ -159,6 +173,10 @@ impl Users {
         if hashes.is_empty() {
             return Err("there are no users in it; add one with `htpasswd -B`".to_owned());
         }
+        Self::of(hashes, dearest)
+    }
+
+    fn of(hashes: HashMap<String, String>, dearest: u32) -> Result<Self, String> {
         let nobody = format!("$2y${dearest:02}${}", ".".repeat(53));
         Ok(Self { hashes, nobody, remembered: Remembered::new()? })
     }
@@ -244,6 +262,32 @@ mod tests {
             let error = Users::parse(&text).err().unwrap();
             assert!(error.contains(why) && !error.contains(&hash), "{text}: {error}");
         }
+    }
+
+    /// At the start it is a mistake, later it is meant; half of a file changes nothing.
+    #[tokio::test]
+    async fn an_emptied_or_removed_file_lets_nobody_in() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("users");
+        let alice = format!("alice:{}\n", bcrypt::hash("secret", 4).unwrap());
+        let load = || Htpasswd::load(file.clone(), BTreeSet::new());
+        assert!(load().await.is_err());
+        fs::write(&file, "").unwrap();
+        assert!(load().await.is_err());
+        fs::write(&file, &alice).unwrap();
+        let access = load().await.unwrap();
+        let count = || {
+            access.users.look();
+            access.users.get().hashes.len()
+        };
+        fs::write(&file, &alice[..20]).unwrap();
+        assert_eq!(count(), 1);
+        fs::write(&file, "").unwrap();
+        assert_eq!(count(), 0);
+        fs::write(&file, &alice).unwrap();
+        assert_eq!(count(), 1);
+        fs::remove_file(&file).unwrap();
+        assert_eq!(count(), 0);
     }
 
     #[test]

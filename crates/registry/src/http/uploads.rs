@@ -58,12 +58,12 @@ pub(super) async fn begin(call: Call, body: Body) -> Result<Response, Failure> {
 
 /// `…/uploads/ID`
 pub(super) async fn serve(call: Call, body: Body, method: &Method, id: &str) -> Result<Response, Failure> {
-    let Call { repository, query, headers, .. } = call;
+    let Call { app, repository, query, headers } = call;
     let (id, announced) = state::parse(id).ok_or_else(unknown_upload)?;
     let upload = match (repository.upload(&id).await?, announced) {
         (Some(session), _) => Upload::Begun(Box::new(session)),
-        (None, Some(algorithm)) => Upload::Announced(id, algorithm),
-        (None, None) => return Err(unknown_upload().into()),
+        (None, Some(algorithm)) if app.ended.get(&id).is_none() => Upload::Announced(id, algorithm),
+        (None, _) => return Err(unknown_upload().into()),
     };
     match *method {
         Method::PATCH => {
@@ -77,12 +77,15 @@ pub(super) async fn serve(call: Call, body: Body, method: &Method, id: &str) -> 
                     "an upload ends with ?digest=… of the whole blob",
                 )
             })?;
-            finish(&repository, upload, &parse_digest(digest)?, &headers, body).await
+            let made = finish(&repository, upload, &parse_digest(digest)?, &headers, body).await?;
+            app.ended.insert(id, ());
+            Ok(made)
         }
         Method::DELETE => {
             if let Upload::Begun(session) = upload {
                 session.cancel().await?;
             }
+            app.ended.insert(id, ());
             Ok(empty(StatusCode::NO_CONTENT))
         }
         _ => Ok(upload.answer(StatusCode::NO_CONTENT, &repository)),

@@ -57,7 +57,8 @@ impl Repository {
     /// whole. `progress` hears how many bytes were written.
     ///
     /// # Errors
-    /// `Invalid` where the repository has no such manifest, the folder holds something else, or the archive is there; `Io`
+    /// `NotFound` where the repository has no such manifest; `Invalid` where the folder holds something else; `Exists` where the
+    /// archive is there; `Io`
     /// where a file can't be written; what the registry says.
     ///
     /// # Cancel safety
@@ -70,7 +71,10 @@ impl Repository {
         progress: &(dyn Fn(u64) + Send + Sync),
     ) -> Result<Export, LayoutError> {
         let Some(manifest) = self.manifest(reference).await? else {
-            return Err(LayoutError::Invalid(format!("{} has no {reference}", self.name())));
+            return Err(LayoutError::NotFound(format!(
+                "the repository {} has no manifest {reference}",
+                self.name()
+            )));
         };
         let (target, mut index) = Target::open(to).await?;
         let digest = manifest.digest.clone();

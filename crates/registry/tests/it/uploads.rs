@@ -178,7 +178,14 @@ async fn an_upload_that_ended_is_gone() {
         let put = client.send("PUT", &ending(&location, sha256(b"some")), &[], b"").await;
         put.assert_error(404, "BLOB_UPLOAD_UNKNOWN");
     }
-    client.delete(&client.begin("app").await).await.assert_status(204);
+    // Nor is there one that was given up, or done, under its first name.
+    let begun = client.begin("app").await;
+    client.delete(&begun).await.assert_status(204);
+    client.get(&begun).await.assert_error(404, "BLOB_UPLOAD_UNKNOWN");
+    client.patch(&begun, 0, b"some").await.assert_error(404, "BLOB_UPLOAD_UNKNOWN");
+    let begun = client.begin("app").await;
+    client.send("PUT", &ending(&begun, sha256(b"some")), &[], b"some").await.assert_status(201);
+    client.get(&begun).await.assert_error(404, "BLOB_UPLOAD_UNKNOWN");
     client.get("/v2/app/blobs/uploads/nonsense").await.assert_error(404, "BLOB_UPLOAD_UNKNOWN");
     client.get("/v2/app/blobs/uploads/nonsense-sha256").await.assert_error(404, "BLOB_UPLOAD_UNKNOWN");
     let location = client.begin("app").await.replace("sha256", "md5");

@@ -248,7 +248,7 @@ fn insides() -> Vec<Failing> {
         ),
         (
             "envelope_inside_unknown_key",
-            of_inline("key 11", &|inside| inside.entries().push((11, Cbor::Uint(0)))),
+            of_inline("key 12", &|inside| inside.entries().push((12, Cbor::Uint(0)))),
         ),
         (
             "envelope_inside_key_twice",

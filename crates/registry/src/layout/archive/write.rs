@@ -34,7 +34,7 @@ impl ArchiveWriter {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(source) => return Err(LayoutError::Io { path: path.to_owned(), source }),
             Ok(_) => {
-                return Err(LayoutError::Invalid(format!(
+                return Err(LayoutError::Exists(format!(
                     "{} is there already; choose another name, or a folder, which can be added to",
                     path.display()
                 )));
@@ -134,7 +134,7 @@ mod tests {
             assert!(bytes[place] == **content);
         }
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
-        assert!(matches!(ArchiveWriter::create(&path).await, Err(LayoutError::Invalid(_))));
+        assert!(matches!(ArchiveWriter::create(&path).await, Err(LayoutError::Exists(_))));
     }
 
     #[tokio::test]
