@@ -176,5 +176,8 @@ impl Repository {
 
 fn names_another(tag: &Tag, named: Option<&Digest>) -> RegistryError {
     let now = named.map_or_else(|| "nothing".to_owned(), Digest::to_string);
-    RegistryError::new(ErrorCode::Denied, format!("{tag} names {now}, not what the request wants to replace"))
+    RegistryError::new(
+        ErrorCode::Denied,
+        format!("{tag} names {now} by now, which is not what the request's condition has"),
+    )
 }

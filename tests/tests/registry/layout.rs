@@ -63,7 +63,7 @@ fn layouts_go_in_and_come_out() {
     fs::write(tools.path("mine/notes"), "mine").unwrap();
     let line = world.fails(2, &["export", &store, "library/app:one", &tools.path("mine")]);
     assert!(line.contains("neither an OCI layout nor empty"), "{line}");
-    world.fails(2, &["export", &store, "library/app:none", &out]);
+    world.fails(3, &["export", &store, "library/app:none", &out]);
     let line = world.fails(2, &["export", "library/app:one", &out, &store]);
     assert!(line.contains("the store comes first"), "{line}");
     world.fails(2, &["import", &tools.path("mine"), &store, "--repository", "other"]);
@@ -84,7 +84,7 @@ fn a_damaged_layout_is_refused() {
     let arguments = ["import", &tools.path("images"), &world.store(), "--repository", "app"];
     let line = world.fails(2, &arguments);
     assert!(line.contains("digest"), "{line}");
-    world.fails(2, &["export", &world.store(), "app:one", &tools.path("out")]);
+    world.fails(3, &["export", &world.store(), "app:one", &tools.path("out")]);
 }
 
 /// Names that other programs give, and indexes within indexes that none makes.
@@ -208,9 +208,9 @@ fn archives_go_in_and_come_out() {
     let again = tools.path("one-again.tar");
     world.ok(&["export", &store, "app:one", &again]);
     assert!(fs::read(&again).unwrap() == fs::read(tools.path("one-out.tar")).unwrap());
-    let line = world.fails(2, &["export", &store, "app:two", &again]);
+    let line = world.fails(7, &["export", &store, "app:two", &again]);
     assert!(line.contains("choose another name"), "{line}");
-    world.fails(2, &["export", &store, "app:none", &tools.path("none.tar")]);
+    world.fails(3, &["export", &store, "app:none", &tools.path("none.tar")]);
     assert!(!tools.dir.path().join("none.tar").exists());
 }
 

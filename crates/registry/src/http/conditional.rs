@@ -34,7 +34,8 @@ pub(super) fn check_write(headers: &HeaderMap, current: Option<&Digest>) -> Resu
     let other = headers.contains_key(header::IF_MATCH) && !names(&header::IF_MATCH, false);
     if other || names(&header::IF_NONE_MATCH, true) {
         let now = current.map_or_else(|| "nothing".to_owned(), Digest::to_string);
-        let message = format!("this is {now}, not what the request wants to replace");
+        let message =
+            format!("{now} is there, which is not what the request's condition has (quoted, as in ETag)");
         let error = RegistryError::new(ErrorCode::Denied, message);
         return Err(Failure::new(StatusCode::PRECONDITION_FAILED, error));
     }

@@ -27,6 +27,13 @@ impl Target {
     pub(super) async fn open(path: &Path) -> Result<(Self, Index), LayoutError> {
         let is_folder = tokio::fs::metadata(path).await.is_ok_and(|meta| meta.is_dir());
         let is_archive = !is_folder && path.extension() == Some(OsStr::new("tar"));
+        let packed = ["gz", "tgz", "zst", "xz", "bz2"].map(OsStr::new);
+        if !is_folder && path.extension().is_some_and(|extension| packed.contains(&extension)) {
+            return Err(LayoutError::Invalid(format!(
+                "{} would be compressed; layers are already: choose a name that ends in .tar, or a folder",
+                path.display()
+            )));
+        }
         let found = match is_archive {
             true => None,
             false => Source::Folder(path.to_owned()).index().await?,
