@@ -20,7 +20,7 @@ use bulla_envelope::secret::Dek;
 use bytes::Bytes;
 
 use crate::bucket::{BucketError, BucketErrorKind, Conditional, UpdateVersion};
-use crate::envelopes::{Found, OpenedBlob, age};
+use crate::envelopes::{Found, OpenedBlob};
 use crate::error::{Error, ErrorKind, Result};
 use crate::extents::PlacedExtent;
 use crate::horizon::{Horizon, Outrun, Wanted};
@@ -261,7 +261,7 @@ impl StoreInner {
     pub(crate) fn is_in_time(&self, keys: &Unlocked) -> bool {
         let now = self.parts.runtime.now();
         let bound = self.gate.revocation_bound();
-        let in_time = age(&now, &keys.view.read_started) <= bound && age(&now, &keys.sent) <= bound;
+        let in_time = now.since(&keys.view.read_started) <= bound && now.since(&keys.sent) <= bound;
         in_time && self.gate.is_live(self)
     }
 

@@ -1,7 +1,7 @@
 //! Reading envelopes: from object to open record, and for how long a decoded one may be used again.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use bulla_envelope::MAX_OBJECT_LEN;
 use bulla_envelope::digest::Digest;
@@ -81,7 +81,7 @@ impl StoreInner {
         // The cache is wiped with the keys; asking for them first also makes the use known to the lease.
         self.gate.secrets(self).await?;
         if let Some(blob) = self.cache.get(digest)
-            && age(&self.parts.runtime.now(), &blob.read_started) >= self.gate.revocation_bound()
+            && self.parts.runtime.now().since(&blob.read_started) >= self.gate.revocation_bound()
         {
             self.cache.remove(digest);
         }
@@ -206,11 +206,4 @@ impl NotOpened {
 
 pub(crate) fn not_found(digest: &Digest) -> Error {
     Error::new(crate::ErrorKind::NotFound, format!("there is no blob {digest} in this store"))
-}
-
-/// The time since `then`, by whichever clock says more; a wall clock set back counts as for ever.
-pub(crate) fn age(now: &Now, then: &Now) -> Duration {
-    let boot = now.boot.saturating_sub(then.boot);
-    let wall = now.wall.duration_since(then.wall).unwrap_or(Duration::MAX);
-    boot.max(wall)
 }

@@ -24,7 +24,6 @@ use tokio::sync::oneshot;
 
 use crate::bucket::{BucketError, BucketErrorKind};
 use crate::commit::collected;
-use crate::envelopes::age;
 use crate::error::{Error, ErrorKind, Result};
 use crate::horizon::{Horizon, Outrun};
 use crate::sealing::{MAX_EXTENTS, SealedExtent, Sealing};
@@ -397,14 +396,14 @@ impl ExtentWriter {
 impl StoreInner {
     /// Whether gc could look at it before long, if nobody named it.
     pub(crate) fn is_old(&self, placed: &PlacedExtent) -> bool {
-        age(&self.parts.runtime.now(), &placed.started) > self.parts.gc_grace / 4
+        self.parts.runtime.now().since(&placed.started) > self.parts.gc_grace / 4
     }
 
     /// Whether gc could look at one of them at any time, if nobody named it.
     pub(crate) fn are_too_old(&self, extents: &[PlacedExtent]) -> bool {
         let now = self.parts.runtime.now();
         let oldest = extents.iter().map(|placed| &placed.started).min_by_key(|started| started.boot);
-        oldest.is_some_and(|oldest| age(&now, oldest) > self.parts.gc_grace / 2)
+        oldest.is_some_and(|oldest| now.since(oldest) > self.parts.gc_grace / 2)
     }
 
     /// Reads and opens a whole extent.

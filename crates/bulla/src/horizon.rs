@@ -27,7 +27,6 @@ use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
 
 use crate::bucket::{BucketErrorKind, Conditional, UpdateVersion};
-use crate::envelopes::age;
 use crate::error::{Error, ErrorKind, Result};
 use crate::extents::PlacedExtent;
 use crate::store::StoreInner;
@@ -99,7 +98,7 @@ impl StoreInner {
     pub(crate) async fn horizon(&self, max_age: Duration) -> Result<Horizon> {
         let asked = self.parts.runtime.now();
         if let Some(seen) = self.horizon.seen()
-            && age(&asked, &seen.read_started) < max_age
+            && asked.since(&seen.read_started) < max_age
         {
             return Ok(seen.horizon);
         }

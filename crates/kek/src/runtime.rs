@@ -26,6 +26,13 @@ pub struct Now {
 }
 
 impl Now {
+    /// The time since `then`, by whichever clock says more; a wall clock that was set back counts as for ever.
+    pub fn since(&self, then: &Self) -> Duration {
+        let boot = self.boot.saturating_sub(then.boot);
+        let wall = self.wall.duration_since(then.wall).unwrap_or(Duration::MAX);
+        boot.max(wall)
+    }
+
     /// The wall clock in milliseconds since 1970, as records store it; 0 before 1970.
     pub fn unix_ms(&self) -> u64 {
         let since = self.wall.duration_since(UNIX_EPOCH).unwrap_or_default();

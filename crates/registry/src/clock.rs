@@ -10,7 +10,6 @@ use bulla::Store;
 use bulla::kek::Now;
 
 use crate::error::Result;
-use crate::registry::elapsed;
 
 /// The longest that a reading is used: no two clocks run at quite the same rate.
 const LONGEST: Duration = Duration::from_secs(60 * 60);
@@ -52,7 +51,7 @@ impl BucketClock {
 
     fn known(&self, store: &Store) -> Option<SystemTime> {
         let reading = (*self.seen.lock().unwrap_or_else(PoisonError::into_inner))?;
-        let passed = elapsed(&store.runtime().now(), &reading.sent);
+        let passed = store.runtime().now().since(&reading.sent);
         (passed < self.valid).then(|| reading.bucket + passed)
     }
 }

@@ -104,7 +104,7 @@ impl Registry {
 
     /// The time since then.
     pub(crate) fn elapsed(&self, since: &Now) -> Duration {
-        elapsed(&self.moment(), since)
+        self.moment().since(since)
     }
 
     /// Reads the object at `path` for who relies on it: it stays for at least half of the grace. One that is damaged is not
@@ -309,14 +309,6 @@ impl Repository {
         }
         known.insert(self.name.clone());
     }
-}
-
-/// The time between two moments, by whichever clock says more: the boot clock of some systems and of paused guests stands
-/// still with them. A wall clock that was set back counts as for ever.
-pub(crate) fn elapsed(now: &Now, since: &Now) -> Duration {
-    let boot = now.boot.saturating_sub(since.boot);
-    let wall = now.wall.duration_since(since.wall).unwrap_or(Duration::MAX);
-    boot.max(wall)
 }
 
 impl fmt::Debug for Registry {

@@ -12,7 +12,6 @@ use bulla_kek::{KekError, KeyDescription, KeyId, Now};
 
 use super::{Gate, State};
 use crate::engine::Parts;
-use crate::envelopes::age;
 use crate::error::Result;
 use crate::party::{self, Party};
 use crate::preflight::{self, Requirements};
@@ -52,7 +51,7 @@ impl Versions {
     /// Whether the next renewal asks for the newest version: if it did not, the one after it would be late.
     pub(super) fn is_due(&self, parts: &Parts, bound: Duration, now: Now) -> bool {
         let every = parts.follow_versions_every;
-        let waited = |asked: &Now| age(&now, asked).saturating_add(bound / 2) >= every;
+        let waited = |asked: &Now| now.since(asked).saturating_add(bound / 2) >= every;
         every != Duration::MAX && self.asked.as_ref().is_none_or(waited)
     }
 
@@ -98,7 +97,7 @@ impl Versions {
             _ => now,
         };
         self.in_the_middle = Some((record.number, since));
-        age(&now, &since) >= Duration::from_millis(record.revocation_bound_ms)
+        now.since(&since) >= Duration::from_millis(record.revocation_bound_ms)
     }
 
     fn failed(&mut self, failure: String) {

@@ -8,7 +8,7 @@ use bulla_envelope::envelope::Envelope;
 use bytes::Bytes;
 
 use crate::bucket::{BucketErrorKind, Conditional, Object};
-use crate::envelopes::{Opened, age, decode};
+use crate::envelopes::{Opened, decode};
 use crate::error::{Error, ErrorKind, Result};
 use crate::store::StoreInner;
 use crate::unlock::Unlocked;
@@ -136,6 +136,6 @@ impl StoreInner {
 
     pub(crate) fn is_young(&self, keys: &Unlocked) -> bool {
         let now = self.parts.runtime.now();
-        age(&now, &keys.view.read_started) <= self.gate.revocation_bound()
+        now.since(&keys.view.read_started) <= self.gate.revocation_bound()
     }
 }
