@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 use bulla::Store;
 use bulla::kek::Now;
 
-use crate::error::Result;
+use crate::error::{RegistryError, Result};
 
 /// The longest that a reading is used: no two clocks run at quite the same rate.
 const LONGEST: Duration = Duration::from_secs(60 * 60);
@@ -46,7 +46,10 @@ impl BucketClock {
         let sent = store.runtime().now();
         let bucket = store.bucket_time().await?;
         *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = Some(Reading { bucket, sent });
-        Ok(bucket + store.runtime().now().boot.saturating_sub(sent.boot))
+        let passed = store.runtime().now().since(&sent);
+        bucket
+            .checked_add(passed)
+            .ok_or_else(|| RegistryError::busy("this machine's clock was set back; try again"))
     }
 
     fn known(&self, store: &Store) -> Option<SystemTime> {
