@@ -59,14 +59,9 @@ impl Repository {
         }
     }
 
-    /// Lists a manifest below its subject; `anew` once the manifest is there, so that who removes what an earlier one left
+    /// Lists a manifest below its subject, once an entry of it is there: anew, so that who removes what an earlier one left
     /// sees it.
-    pub(crate) async fn add_referrer(
-        &self,
-        subject: &Digest,
-        descriptor: &Descriptor,
-        anew: bool,
-    ) -> Result<()> {
+    pub(crate) async fn add_referrer(&self, subject: &Digest, descriptor: &Descriptor) -> Result<()> {
         let (subject, digest) = (subject.to_string(), descriptor.digest.to_string());
         let mut fact = ReferrerFact { descriptor: descriptor.clone(), cut: false };
         let mut payload = encode(&fact);
@@ -76,11 +71,7 @@ impl Repository {
             payload = encode(&fact);
         }
         let path = [self.name().as_str(), &subject, &digest];
-        if anew {
-            return self.registry().write_anew(REFERRER, &path, payload).await;
-        }
-        self.registry().write(REFERRER, &path, payload).await?;
-        Ok(())
+        self.registry().write_anew(REFERRER, &path, payload).await
     }
 
     /// Whether a manifest is listed below its subject.
@@ -90,14 +81,14 @@ impl Repository {
         Ok(self.store().meta().get(REFERRER, &path).await?.is_some())
     }
 
-    /// Takes a manifest that was removed from its subject's list. Who puts it again meanwhile writes the manifest, then the
-    /// entry anew.
+    /// Takes a manifest that was removed from its subject's list. Who puts it again meanwhile writes a pending manifest, then
+    /// the entry anew.
     pub(crate) async fn remove_referrer(&self, subject: &Digest, digest: &Digest) -> Result<()> {
         let (subject, digest) = (subject.to_string(), digest.to_string());
         let path = [self.name().as_str(), &subject, &digest];
         let meta = self.store().meta();
         if let Some(entry) = meta.get(REFERRER, &path).await?
-            // After the entry was read.
+            // After the entry was read. Who is putting it counts on it.
             && meta.get(MANIFEST, &[self.name().as_str(), &digest]).await?.is_none()
         {
             let _: MetaWrite<()> = meta.remove(REFERRER, &path, &entry.version).await?;
@@ -114,8 +105,6 @@ impl Repository {
             descriptor.annotations = Parsed::new(Some(&manifest.media_type), &manifest.bytes)?.annotations;
             return Ok(Some(descriptor));
         }
-        let path = [self.name().as_str(), &descriptor.digest.to_string()];
-        let is_there = self.store().meta().get(MANIFEST, &path).await?.is_some();
-        Ok(is_there.then_some(descriptor))
+        Ok(self.has_manifest(&descriptor.digest).await?.then_some(descriptor))
     }
 }

@@ -3,7 +3,7 @@
 use bulla::{Digest, MetaEntry, MetaWrite};
 
 use crate::error::{ErrorCode, RegistryError, Result};
-use crate::facts::{MANIFEST, TAG, TagFact, decode, encode};
+use crate::facts::{TAG, TagFact, decode, encode};
 use crate::name::Tag;
 use crate::registry::{Page, Repository};
 
@@ -146,7 +146,6 @@ impl Repository {
     pub(crate) async fn untag_deleted(&self, digest: &Digest) -> Result<()> {
         let meta = self.store().meta();
         let repository = self.name().as_str();
-        let manifest = [repository, &digest.to_string()];
         let mut after: Option<String> = None;
         loop {
             let (entries, more) = meta.entries(TAG, &[repository], after.as_deref(), 1000).await?;
@@ -155,7 +154,7 @@ impl Repository {
                 // One that can't be read names nothing.
                 if decode::<TagFact>(&entry).is_ok_and(|tag| tag.digest == *digest) {
                     // After the tag was read.
-                    if meta.get(MANIFEST, &manifest).await?.is_some() {
+                    if self.has_manifest(digest).await? {
                         return Ok(());
                     }
                     let path = [repository, entry.path[1].as_str()];

@@ -14,14 +14,14 @@ pub(super) struct Known {
     pub(super) version: Option<MetaVersion>,
     pub(super) needs: Vec<Need>,
     pub(super) subject: Option<Digest>,
-    /// Its bytes are a blob.
-    pub(super) is_blob: bool,
+    /// It is being put, or who put it was killed.
+    pub(super) pending: bool,
 }
 
 /// The manifests of a repository, and those that stay.
 pub(super) struct Manifests {
     known: HashMap<Digest, Known>,
-    /// What goes with a manifest, and must not go before it: its children, and what refers to it.
+    /// What stays with a manifest, and must not go before it: its children, and what refers to it.
     follow: HashMap<Digest, Vec<Digest>>,
     stay: HashSet<Digest>,
 }
@@ -29,13 +29,15 @@ pub(super) struct Manifests {
 impl Manifests {
     pub(super) fn new(known: HashMap<Digest, Known>) -> Self {
         let mut follow: HashMap<Digest, Vec<Digest>> = HashMap::new();
+        // A pending one keeps others, and is kept by none.
+        let is_there = |digest: &Digest| known.get(digest).is_some_and(|manifest| !manifest.pending);
         for (digest, manifest) in &known {
             let children = manifest.needs.iter().map(|need| match need {
                 Need::Blob(child) | Need::Manifest(child) => child,
             });
-            let children = children.filter(|child| known.contains_key(*child));
+            let children = children.filter(|child| is_there(child));
             follow.entry(digest.clone()).or_default().extend(children.cloned());
-            if let Some(subject) = manifest.subject.as_ref().filter(|subject| known.contains_key(*subject)) {
+            if let Some(subject) = manifest.subject.as_ref().filter(|_| !manifest.pending) {
                 follow.entry(subject.clone()).or_default().push(digest.clone());
             }
         }
