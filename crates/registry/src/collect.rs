@@ -10,9 +10,10 @@
 //! ```
 //!
 //! Nothing waits, and no clock counts but the bucket's. Who relies on something that is there writes it again if it is older
-//! than half of the grace, and is done within a quarter of it; so either its version is another one than gc read, and gc's
-//! removal fails, or it was done before gc read it as old, and gc's marking, which comes later, sees what it was for. Of blobs,
-//! which all repositories share, it is the envelope that is written again ([`bulla::Store::renew`]).
+//! than half of the grace; so either its version is another one than gc read, and gc's removal fails, or gc's marking, which
+//! comes later, sees what it was for: a manifest, which is there as a pending one before anything that it needs is looked for,
+//! or a link, which is written within a quarter of the grace. Of blobs, which all repositories share, it is the envelope that is
+//! written again ([`bulla::Store::renew`]).
 //!
 //! Killed anywhere and run again, it does what is left; several may run at once.
 

@@ -57,7 +57,10 @@ async fn what_is_being_put_is_not_there_yet() {
     let held = world.script.hold(Op::Update, "/manifest/");
     let (done, ()) = tokio::join!(app.put_manifest(put.clone()), async {
         a_moment().await;
-        assert_eq!(world.entries().await, [digest.to_string()], "this is what is meant");
+        let path = ["app", &digest.to_string()];
+        let entry = world.registry.store().meta().get(MANIFEST, &path).await.unwrap().unwrap();
+        let head = format!(r#"{{"mediaType":"{OCI_MANIFEST}","size":{},"pending":true}}"#, put.bytes.len());
+        assert_eq!(entry.payload, [head.as_bytes(), b"\n", &put.bytes].concat());
         assert!(!is_there(&app, &digest).await);
         assert_eq!(listed().await, 0);
         assert_eq!(app.tag(&"v1".parse().unwrap()).await.unwrap(), None);
