@@ -5,6 +5,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 
 use crate::error::Result;
 use crate::facts::{Descriptor, MANIFEST, MAX_INLINE, REFERRER, ReferrerFact, decode, encode};
+use crate::listing::Listing;
 use crate::manifest::Parsed;
 use crate::name::Reference;
 use crate::registry::{Page, Repository};
@@ -34,13 +35,11 @@ impl Repository {
         let subject = subject.to_string();
         let parent = [self.name().as_str(), &subject];
         let mut items = Vec::new();
-        let mut after = after.map(str::to_owned);
-        loop {
-            let (entries, more) =
-                self.store().meta().entries(REFERRER, &parent, after.as_deref(), BATCH).await?;
-            let last = entries.last().and_then(|entry| entry.path.last().cloned());
-            let mut descriptors = stream::iter(entries)
-                .map(|entry| async move { self.descriptor(&entry).await })
+        let after = after.map(str::to_owned);
+        let mut listing = Listing::new(self.registry(), REFERRER, &parent, BATCH).after(after);
+        while let Some(page) = listing.entries().await? {
+            let mut descriptors = stream::iter(page)
+                .map(|(_, entry)| async move { self.descriptor(&entry?).await })
                 .buffered(READS);
             while let Some(descriptor) = descriptors.try_next().await? {
                 let Some(descriptor) = descriptor else { continue };
@@ -52,11 +51,8 @@ impl Repository {
                 }
                 items.push(descriptor);
             }
-            if !more || last.is_none() {
-                return Ok(Page { items, more: false });
-            }
-            after = last;
         }
+        Ok(Page { items, more: false })
     }
 
     /// Lists a manifest below its subject, once an entry of it is there: anew, so that who removes what an earlier one left

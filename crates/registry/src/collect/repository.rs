@@ -6,9 +6,10 @@ use std::time::SystemTime;
 use bulla::{Digest, MetaEntry, MetaVersion};
 
 use super::manifests::{Known, Manifests};
-use super::{Listing, Run, is_damage};
+use super::{PAGE, Run, is_damage};
 use crate::error::Result;
 use crate::facts::{LINK, MANIFEST, TAG, TagFact, decode, decode_manifest};
+use crate::listing::Listing;
 use crate::manifest::Parsed;
 use crate::name::{RepositoryName, parse_digest};
 use crate::registry::Repository;
@@ -53,7 +54,7 @@ impl Run<'_> {
         let registry = self.registry.clone();
         let listed: HashSet<Digest> = links.iter().map(|link| link.digest.clone()).collect();
         let parent = [repository.name().as_str()];
-        let mut listing = Listing::new(&registry, LINK, &parent);
+        let mut listing = Listing::new(&registry, LINK, &parent, PAGE);
         while let Some(names) = listing.names().await? {
             for digest in names.iter().filter_map(|name| parse_digest(name).ok()) {
                 if !listed.contains(&digest) {
@@ -108,7 +109,7 @@ impl Run<'_> {
     async fn links(&mut self, repository: &Repository) -> Result<Vec<Link>> {
         let (registry, parent) = (self.registry.clone(), [repository.name().as_str()]);
         let mut links = Vec::new();
-        let mut listing = Listing::new(&registry, LINK, &parent);
+        let mut listing = Listing::new(&registry, LINK, &parent, PAGE);
         while let Some(page) = listing.entries().await? {
             for (name, entry) in page {
                 match (parse_digest(&name), entry) {
@@ -130,7 +131,7 @@ impl Run<'_> {
         known: &mut HashMap<Digest, Known>,
     ) -> Result<()> {
         let (registry, parent) = (self.registry.clone(), [repository.name().as_str()]);
-        let mut listing = Listing::new(&registry, MANIFEST, &parent);
+        let mut listing = Listing::new(&registry, MANIFEST, &parent, PAGE);
         loop {
             // What was read is not read again: a manifest never changes what it needs.
             let page = if first {
@@ -189,7 +190,7 @@ impl Run<'_> {
     async fn tags(&mut self, repository: &Repository) -> Result<Vec<TagRead>> {
         let (registry, parent) = (self.registry.clone(), [repository.name().as_str()]);
         let mut tags = Vec::new();
-        let mut listing = Listing::new(&registry, TAG, &parent);
+        let mut listing = Listing::new(&registry, TAG, &parent, PAGE);
         while let Some(page) = listing.entries().await? {
             for (name, entry) in page {
                 match entry.and_then(|entry| Ok((decode::<TagFact>(&entry)?.digest, entry))) {

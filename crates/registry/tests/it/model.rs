@@ -353,6 +353,22 @@ async fn a_delete_that_was_interrupted_is_finished_by_the_next() {
     assert_eq!(app.tag(&"v1".parse().unwrap()).await.unwrap(), None);
 }
 
+/// What can't be read names nothing, and keeps nobody from deleting the others.
+#[tokio::test(start_paused = true)]
+async fn a_damaged_tag_keeps_no_other_from_going() {
+    let world = World::new().await;
+    let app = world.repository("app");
+    let layer = push(&app, b"layer").await;
+    let put = PutManifest { tags: ["a", "b"].map(|tag| tag.parse().unwrap()).to_vec(), ..manifest(&layer) };
+    world.script.take_requests();
+    let digest = app.put_manifest(put).await.unwrap().digest;
+    let written = world.script.take_requests();
+    let (_, first) = written.iter().find(|(_, key)| key.contains("/tag/")).unwrap();
+    world.script.write(first, b"damage".to_vec()).await.unwrap();
+    assert!(app.delete_manifest(&digest).await.unwrap());
+    assert_eq!(app.tag(&"b".parse().unwrap()).await.unwrap(), None);
+}
+
 /// Two who want to replace the same thing at the same moment: one of them does, and the other one is told. RFC 9110 §13.1.1
 #[tokio::test(start_paused = true)]
 async fn of_two_who_replace_the_same_one_is_the_first() {
