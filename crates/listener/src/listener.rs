@@ -25,6 +25,7 @@ use tokio_io_timeout::TimeoutStream;
 use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt;
 
+use crate::linger::Lingering;
 use crate::pace::{Pace, Paced};
 
 /// Less than this hyper does not take.
@@ -36,7 +37,8 @@ const MIN_BUFFER: usize = 8 << 10;
 pub struct Limits {
     /// Connections at a time, at least one; more wait in the kernel's queue.
     pub connections: usize,
-    /// For a handshake, a first request, the head of any request: what takes longer is not coming.
+    /// For a handshake, a first request, the head of any request: what takes longer is not coming. Also for a client to stop
+    /// sending what nobody wants any more, after it was answered.
     pub patience: Duration,
     /// For what is still answered after the server was told to stop.
     pub grace: Duration,
@@ -147,7 +149,8 @@ impl Connection {
         // A client that takes nothing does not hold what it asked for in memory.
         let mut stream = TimeoutStream::new(stream);
         stream.set_write_timeout(Some(self.limits.stall));
-        let stream = Box::pin(stream);
+        // Outermost: hyper flushes what is shut down already, and a flush of a stream that waits wakes it at once, without end.
+        let stream = Lingering::new(Box::pin(stream), self.limits.patience);
         let Some(acceptor) = acceptor else { return self.http(stream, false).await };
         match tokio::time::timeout(self.limits.patience, acceptor.accept(stream)).await {
             Ok(Ok(stream)) => {

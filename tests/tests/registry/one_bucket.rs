@@ -125,8 +125,8 @@ async fn upload_goes_on(doomed: &mut Node, other: &Node) {
     doomed.kill();
     let status = client.get(url(other, &location)).send().await.unwrap();
     assert_eq!(status.headers()["range"], end(5 * MIB));
-    // Not where it is. So short that the answer does not cross what is still being sent.
-    assert_eq!(patch(other, 6 * MIB, &layer[6 * MIB..][..100]).await, (416, end(5 * MIB)));
+    // Not where it is.
+    assert_eq!(patch(other, 6 * MIB, &layer[6 * MIB..]).await, (416, end(5 * MIB)));
     assert_eq!(patch(other, 5 * MIB, &layer[5 * MIB..]).await, (202, end(9 * MIB)));
     let digest = sha256(&layer);
     let put = client.put(format!("{}?digest={digest}", url(other, &location))).send().await.unwrap();
