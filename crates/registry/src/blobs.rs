@@ -20,8 +20,8 @@ pub struct BlobStat {
 }
 
 impl Repository {
-    /// Whether the repository has the blob, for who then relies on it: it stays for at least half of gc's grace. A blob that
-    /// is damaged is not there, so that it is pushed again, which repairs it.
+    /// What is known of a blob, for who then relies on it: it stays for at least half of gc's grace, as far as this node can
+    /// write. A blob that is damaged is not there, so that it is pushed again, which repairs it.
     ///
     /// # Errors
     /// `UNAVAILABLE` where key or bucket can't be used now.
@@ -29,11 +29,37 @@ impl Repository {
     /// # Cancel safety
     /// Cancel safe.
     pub async fn stat_blob(&self, digest: &Digest) -> Result<Option<BlobStat>> {
+        let size = match self.rely_on_linked(digest).await {
+            // Nobody need be able to write here to pull; who pushes a manifest looks again. Who may not write is told so by
+            // more kinds of errors than one, so this reads again, for which key and bucket must be there.
+            Err(error) if !error.is_revoked() => {
+                let size = self.stat_linked(digest).await?;
+                tracing::warn!(%error, %digest, "a blob that was asked for can't be kept from gc");
+                size
+            }
+            size => size?,
+        };
+        Ok(size.map(|size| BlobStat { digest: digest.clone(), size }))
+    }
+
+    /// The blob's size, for who relies on it whatever becomes of this node: link and blob stay for at least half of the grace.
+    pub(crate) async fn rely_on_linked(&self, digest: &Digest) -> Result<Option<u64>> {
         if !self.rely_on_link(digest).await? {
             return Ok(None);
         }
-        let size = self.registry().rely_on_blob(digest).await?;
-        Ok(size.map(|size| BlobStat { digest: digest.clone(), size }))
+        self.registry().rely_on_blob(digest).await
+    }
+
+    /// The blob's size, if link and blob are there now.
+    async fn stat_linked(&self, digest: &Digest) -> Result<Option<u64>> {
+        if self.linked(digest).await?.is_none() {
+            return Ok(None);
+        }
+        match self.store().stat(digest).await {
+            Ok(blob) => Ok(Some(blob.size)),
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Corrupt) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// The blob to read from, if the repository has it.
@@ -103,7 +129,7 @@ impl Repository {
             Some(from) if from != self.name() => {
                 self.registry().repository(from.clone()).linked(digest).await?
             }
-            _ => return Ok(self.stat_blob(digest).await?.is_some()),
+            _ => return Ok(self.rely_on_linked(digest).await?.is_some()),
         };
         Ok(linked.is_some() && self.link_existing(digest).await?)
     }

@@ -127,6 +127,11 @@ impl RegistryError {
         self.parts.engine.as_ref()
     }
 
+    /// The key was taken away.
+    pub(crate) fn is_revoked(&self) -> bool {
+        self.engine().is_some_and(|error| error.kind() == ErrorKind::Revoked)
+    }
+
     /// The engine's error, or the registry's own.
     ///
     /// # Errors

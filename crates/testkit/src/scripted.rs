@@ -57,6 +57,7 @@ struct Script {
     requests: Vec<(Op, String)>,
     hanging: Option<String>,
     latency: Duration,
+    read_only: bool,
 }
 
 /// A request that is on its way for as long as this is not dropped.
@@ -120,6 +121,11 @@ impl ScriptedStore {
         self.lock().latency = latency;
     }
 
+    /// From now on whoever writes or removes is told that he may not.
+    pub fn set_read_only(&self) {
+        self.lock().read_only = true;
+    }
+
     /// The next `op` whose key contains `key` stays on its way until what this returns is dropped.
     #[must_use]
     pub fn hold(&self, op: Op, key: &str) -> Held {
@@ -167,6 +173,9 @@ impl ScriptedStore {
 
     async fn run<T>(&self, op: Op, key: &Path, request: impl Future<Output = Result<T>> + Send) -> Result<T> {
         let event = self.event(op, key);
+        if self.lock().read_only && !matches!(op, Op::Get | Op::Head | Op::List) {
+            return Err(not_permitted());
+        }
         let (hangs, latency) = {
             let script = self.lock();
             (script.hanging.as_ref().is_some_and(|part| key.as_ref().contains(part)), script.latency)
@@ -214,6 +223,11 @@ pub fn precondition() -> Error {
     Error::Precondition { path: String::new(), source: "412".into() }
 }
 
+/// Credentials that do not suffice.
+fn not_permitted() -> Error {
+    Error::PermissionDenied { path: String::new(), source: "403".into() }
+}
+
 #[async_trait]
 impl ObjectStore for ScriptedStore {
     async fn put_opts(&self, location: &Path, payload: PutPayload, opts: PutOptions) -> Result<PutResult> {
@@ -230,6 +244,9 @@ impl ObjectStore for ScriptedStore {
         location: &Path,
         opts: PutMultipartOptions,
     ) -> Result<Box<dyn MultipartUpload>> {
+        if self.lock().read_only {
+            return Err(not_permitted());
+        }
         self.inner.put_multipart_opts(location, opts).await
     }
 
@@ -245,6 +262,9 @@ impl ObjectStore for ScriptedStore {
                 let store = store.clone();
                 async move {
                     let location = location?;
+                    if store.lock().read_only {
+                        return Err(not_permitted());
+                    }
                     let one = futures::stream::once({
                         let location = location.clone();
                         async move { Ok(location) }

@@ -64,7 +64,7 @@ impl<'a> Copying<'a> {
     /// The size of a blob that the repository has. A dry run touches nothing.
     async fn linked(&self, repository: &Repository, digest: &Digest) -> Result<Option<u64>> {
         if !self.options.dry_run {
-            return Ok(repository.stat_blob(digest).await?.map(|stat| stat.size));
+            return repository.rely_on_linked(digest).await;
         }
         match repository.linked(digest).await? {
             Some(_) => self.stored(digest).await,

@@ -3,7 +3,7 @@
 use axum::body::Body;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::Response;
-use bulla::{Digest, ErrorKind};
+use bulla::Digest;
 use serde::Serialize;
 use serde_json::json;
 
@@ -71,7 +71,7 @@ impl From<RegistryError> for Failure {
             ErrorCode::Unknown => StatusCode::INTERNAL_SERVER_ERROR,
             _ => StatusCode::BAD_REQUEST,
         };
-        let revoked = error.engine().is_some_and(|error| error.kind() == ErrorKind::Revoked);
+        let revoked = error.is_revoked();
         let wait = error.retry_after().map(|wait| wait.as_secs().max(1));
         let wait = wait.unwrap_or(if revoked { RETRY_REVOKED } else { RETRY });
         let failure = Self::new(status, error);

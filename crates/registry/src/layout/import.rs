@@ -164,7 +164,7 @@ impl Importing<'_> {
     }
 
     async fn blob(&mut self, digest: &Digest) -> Result<(), LayoutError> {
-        if self.repository.stat_blob(digest).await?.is_some() {
+        if self.repository.rely_on_linked(digest).await?.is_some() {
             self.done.present += 1;
             return Ok(());
         }

@@ -23,6 +23,7 @@ mod mount;
 mod needs;
 mod nodes;
 mod pending;
+mod pull_only;
 mod referrers;
 mod revoked;
 #[cfg(feature = "aws-lc")]

@@ -115,6 +115,11 @@ impl Node {
         Self::with(world.open().await, RegistryOptions::default(), Arc::new(Open)).await
     }
 
+    /// Another node of a world, over the bucket that it was made in.
+    pub(crate) async fn start_at(world: &World, bucket: Bucket) -> Self {
+        Self::with(world.open_at(bucket).await, RegistryOptions::default(), Arc::new(Open)).await
+    }
+
     pub(crate) async fn with(store: Store, options: RegistryOptions, access: Arc<dyn Access>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let client = Client(listener.local_addr().unwrap());
