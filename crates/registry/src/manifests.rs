@@ -104,7 +104,7 @@ impl Repository {
             Ok(Some(_)) => {}
             Ok(None) => return Ok(None),
             // Nobody need be able to write here to pull; who pushes looks again.
-            Err(error) if error.code() == ErrorCode::Unavailable => {
+            Err(error) if !error.is_revoked() => {
                 tracing::warn!(%error, %digest, "a manifest that was asked for can't be kept from gc");
             }
             Err(error) => return Err(error),

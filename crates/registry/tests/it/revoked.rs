@@ -53,6 +53,7 @@ async fn revoked_is_503_and_restored_heals() {
         assert!((1..=60).contains(&wait), "{method} {path}");
     }
     client.head("/v2/app/manifests/v1").await.assert_status(503);
+    client.head(&format!("/v2/app/blobs/{blob}")).await.assert_status(503);
     // This asks for nothing that is sealed.
     client.get("/v2/").await.assert_status(200);
     world.restore();
