@@ -92,11 +92,13 @@ impl From<Refused> for Failure {
     fn from(refused: Refused) -> Self {
         match refused {
             Refused::Unauthorized { challenge } => {
-                Self::from(RegistryError::new(ErrorCode::Unauthorized, "this needs credentials that hold"))
+                let message = "this needs credentials that hold: log in to this registry (docker login, skopeo login), or again";
+                Self::from(RegistryError::new(ErrorCode::Unauthorized, message))
                     .with_header(header::WWW_AUTHENTICATE, challenge)
             }
             Refused::Denied => {
-                RegistryError::new(ErrorCode::Denied, "these credentials do not allow this").into()
+                let message = "these credentials do not allow this: log in as somebody who may, or ask who runs this registry";
+                RegistryError::new(ErrorCode::Denied, message).into()
             }
             Refused::TooMany { retry_after } => Self::from(RegistryError::new(
                 ErrorCode::TooManyRequests,

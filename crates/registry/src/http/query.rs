@@ -1,6 +1,7 @@
 //! What is after the question mark. A parameter may come several times.
 
 use axum::http::StatusCode;
+use serde_json::json;
 use url::form_urlencoded;
 
 use super::answer::Failure;
@@ -29,7 +30,10 @@ impl Query {
         let Some(text) = self.get("n") else { return Ok(None) };
         let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
         if !is_number {
-            let error = RegistryError::new(ErrorCode::Unsupported, "n is not a number of entries");
+            // Docker's PAGINATION_NUMBER_INVALID is no code of the specification, and none of its others is about a query.
+            let message =
+                "n is the most entries that a page may have: a whole number such as 100, or leave it out";
+            let error = RegistryError::new(ErrorCode::Unsupported, message).with_detail(json!({ "n": text }));
             return Err(Failure::new(StatusCode::BAD_REQUEST, error));
         }
         // More than there can be is all that there is.

@@ -59,8 +59,11 @@ async fn tags_are_listed_in_order_and_in_pages() {
     let none = client.get("/v2/app/tags/list?n=0").await.assert_status(200);
     assert_eq!((none.json()["tags"].clone(), none.header("link")), (json!([]), None));
     for n in ["-1", "x", "1.5", ""] {
-        let path = format!("/v2/app/tags/list?n={n}");
-        client.get(&path).await.assert_error(400, "UNSUPPORTED");
+        for list in ["app/tags/list", "_catalog"] {
+            let answer = client.get(&format!("/v2/{list}?n={n}")).await;
+            answer.assert_error(400, "UNSUPPORTED");
+            assert_eq!(answer.json()["errors"][0]["detail"], json!({ "n": n }));
+        }
     }
     client.get("/v2/nowhere/tags/list").await.assert_error(404, "NAME_UNKNOWN");
 }
