@@ -41,13 +41,15 @@ impl KeyStateWatch {
 pub(super) struct Transitions {
     state: KeyState,
     since: SystemTime,
+    /// A loss was told, and no return yet.
+    alarmed: bool,
     /// Gone when the store was closed.
     watched: Option<watch::Sender<KeyState>>,
 }
 
 impl Transitions {
     pub(super) fn new(state: KeyState, now: Now) -> Self {
-        Self { state, since: now.wall, watched: Some(watch::Sender::new(state)) }
+        Self { state, since: now.wall, alarmed: false, watched: Some(watch::Sender::new(state)) }
     }
 
     /// Since when it has been as it is.
@@ -78,7 +80,11 @@ impl Transitions {
         self.since = now.wall;
         // That a store was closed is no news of its key.
         self.watched.as_ref()?.send_replace(state);
-        Some(Transition { from, to: state })
+        let is_live = matches!(state, LeaseState::Live { outage_since: None, .. });
+        let ends_alarm = is_live && self.alarmed;
+        // That an unused lease ran out is no loss, and no return either.
+        self.alarmed = !is_live && (self.alarmed || !matches!(state, LeaseState::Expired));
+        Some(Transition { from, to: state, ends_alarm })
     }
 }
 
@@ -86,6 +92,7 @@ impl Transitions {
 pub(super) struct Transition {
     from: KeyState,
     to: KeyState,
+    ends_alarm: bool,
 }
 
 impl Transition {
@@ -96,6 +103,10 @@ impl Transition {
             LeaseState::Revoked { reason, .. } => {
                 let reason = reason.code();
                 tracing::warn!(%store, from, to, reason, failure, "the key is revoked: everything unwrapped was wiped");
+            }
+            // As loud as its loss was, for who sees warnings only.
+            LeaseState::Live { outage_since: None, .. } if self.ends_alarm => {
+                tracing::warn!(%store, from, to, "the key can be used again");
             }
             LeaseState::Live { outage_since: None, .. } => {
                 tracing::info!(%store, from, to, "the key can be used");
@@ -129,5 +140,40 @@ fn is_same(a: &KeyState, b: &KeyState) -> bool {
         }
         (LeaseState::Revoked { reason: a, .. }, LeaseState::Revoked { reason: b, .. }) => a == b,
         _ => discriminant(a) == discriminant(b),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, UNIX_EPOCH};
+
+    use bulla_kek::{DenyReason, Runtime, TokioRuntime};
+
+    use super::*;
+
+    #[test]
+    fn a_return_is_told_as_loudly_as_the_loss() {
+        let now = TokioRuntime.now();
+        let since = UNIX_EPOCH;
+        let live = |outage_since| LeaseState::Live {
+            granted: UNIX_EPOCH,
+            until: UNIX_EPOCH + Duration::from_secs(60),
+            outage_since,
+        };
+        let revoked = LeaseState::Revoked { reason: DenyReason::Disabled, since };
+        for (states, ends_alarm) in [
+            (&[live(None)][..], false),
+            (&[live(None), LeaseState::Expired, live(None)], false),
+            (&[live(None), revoked, live(None)], true),
+            (&[live(None), revoked, live(None), LeaseState::Expired, live(None)], false),
+            (&[live(None), live(Some(since)), live(None)], true),
+            // Nobody used the store meanwhile.
+            (&[live(None), live(Some(since)), LeaseState::Expired, live(None)], true),
+            (&[LeaseState::Unavailable { since }, live(None)], true),
+        ] {
+            let mut transitions = Transitions::new(LeaseState::Expired, now);
+            let told = states.iter().filter_map(|state| transitions.note(*state, now)).last().unwrap();
+            assert_eq!(told.ends_alarm, ends_alarm, "{states:?}");
+        }
     }
 }
