@@ -32,6 +32,8 @@ use crate::store::Store;
 use crate::unlock::Unlocked;
 
 pub use self::event::Event;
+#[cfg(feature = "metrics")]
+pub use self::metered::describe_metrics;
 use self::watch::Watcher;
 
 /// Where events go.

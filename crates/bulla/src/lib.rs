@@ -95,6 +95,8 @@ pub use self::count::Count;
 pub use self::create::{CreateOptions, OpenOptions, Trust};
 pub use self::engine::{Engine, EngineBuilder};
 pub use self::error::{Error, ErrorKind, Result};
+#[cfg(feature = "metrics")]
+pub use self::events::describe_metrics;
 pub use self::events::{Action, Event, EventSink, Outcome, SweepCount};
 pub use self::gate::{FollowedVersions, KeyFailure, KeyReport, KeyState, KeyStateWatch};
 pub use self::gc::{GcOptions, GcProgress, GcReport, Tally};

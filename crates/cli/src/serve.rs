@@ -3,6 +3,8 @@
 mod access;
 mod numbers;
 
+use std::error::Error as _;
+use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -57,7 +59,7 @@ pub(crate) struct Args {
     tls_key: Option<PathBuf>,
     #[command(flatten)]
     access: access::Args,
-    /// Let others than this machine come without credentials, or without TLS
+    /// Let others than this machine come without credentials, or without TLS, also to --admin-listen
     #[arg(long)]
     insecure: bool,
     /// Where /healthz, /readyz and /metrics are, in plain HTTP, without credentials (default: at the registry's address, the
@@ -201,7 +203,9 @@ fn announce(ctx: &Context, server: &Server, args: &Args, registry: &Serving, ope
             "address": server.address().to_string(),
             "store": store,
             "access": access,
-            "health": admin,
+            "health": format!("{admin}/healthz"),
+            "ready": format!("{admin}/readyz"),
+            "metrics": format!("{admin}/metrics"),
             "open": open,
         }))?;
     } else {
@@ -209,7 +213,9 @@ fn announce(ctx: &Context, server: &Server, args: &Args, registry: &Serving, ope
             ("serving", url),
             ("store", store.to_owned()),
             ("access", access.to_owned()),
-            ("health", format!("{admin}/readyz")),
+            ("health", format!("{admin}/healthz")),
+            ("ready", format!("{admin}/readyz")),
+            ("metrics", format!("{admin}/metrics")),
         ])?;
     }
     ctx.out.flush()?;
@@ -222,7 +228,28 @@ fn failure(error: ServerError) -> Failure {
         ServerError::Internal(_) => Kind::Internal,
         _ => Kind::Invalid,
     };
-    Failure::new(kind, error.to_string()).with_source(error)
+    let fix = match &error {
+        ServerError::Listen(_, cause) => Some(match cause.kind() {
+            io::ErrorKind::AddrInUse => {
+                "stop what listens there, or choose another port with --listen or --admin-listen"
+            }
+            io::ErrorKind::PermissionDenied => "choose a port from 1024 on, or grant CAP_NET_BIND_SERVICE",
+            _ => "--listen and --admin-listen take an address of this machine, or 0.0.0.0 for all of them",
+        }),
+        ServerError::Tls(_) => {
+            Some("--tls-cert is the PEM file of the certificate, --tls-key that of its key")
+        }
+        _ => None,
+    };
+    let message = match error.source() {
+        Some(cause) => format!("{error}: {cause}"),
+        None => error.to_string(),
+    };
+    let failure = Failure::new(kind, message).with_source(error);
+    match fix {
+        Some(fix) => failure.with_fix(fix),
+        None => failure,
+    }
 }
 
 fn collect_options(args: &Args) -> CollectOptions {

@@ -24,6 +24,7 @@ use tokio::sync::watch;
 
 pub use bulla_listener::{Limits, TlsFiles};
 
+pub use self::metered::describe_metrics;
 pub use self::service::Service;
 use crate::access::Access;
 
@@ -38,7 +39,7 @@ pub struct ServerOptions {
     pub listen: SocketAddr,
     /// The certificate; `None`: plain HTTP.
     pub tls: Option<TlsFiles>,
-    /// Whether others than this machine may come without credentials, or without TLS.
+    /// Whether others than this machine may come without credentials, or without TLS, `admin` included.
     pub insecure: bool,
     /// Where health and metrics are, in plain HTTP and for whoever reaches it. `None`: on `listen`, health for everybody,
     /// metrics for this machine.
@@ -92,6 +93,9 @@ impl Server {
             if options.tls.is_none() {
                 return Err(ServerError::Plain(options.listen));
             }
+        }
+        if let Some(admin) = options.admin.filter(|admin| !admin.ip().is_loopback() && !options.insecure) {
+            return Err(ServerError::Admin(admin));
         }
         let tls = match options.tls.clone() {
             Some(files) => Some(
@@ -226,8 +230,14 @@ pub enum ServerError {
     /// The certificate can't be used.
     #[error(transparent)]
     Tls(#[from] TlsError),
+    /// Everybody could look.
+    #[error(
+        "{0} can be reached by others, and health and metrics have neither credentials nor TLS there: let operators come by \
+         127.0.0.1, or everybody with --insecure"
+    )]
+    Admin(SocketAddr),
     /// Somebody else has the address, or it is not this machine's.
-    #[error("{0} can't be listened on; choose another address")]
+    #[error("{0} can't be listened on")]
     Listen(SocketAddr, #[source] std::io::Error),
     /// A bug.
     #[error("the server failed before it listened")]

@@ -48,6 +48,11 @@ impl Node {
         self.info["address"].as_str().unwrap()
     }
 
+    /// A page of operators: `health`, `ready` or `metrics`.
+    pub(crate) fn url(&self, page: &str) -> &str {
+        self.info[page].as_str().unwrap()
+    }
+
     /// The whole name of an image, as skopeo has it.
     pub(crate) fn image(&self, name: &str) -> String {
         format!("docker://{}/{name}", self.address())

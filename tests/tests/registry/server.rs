@@ -160,6 +160,60 @@ async fn a_certificate_is_changed_while_it_is_used() {
     assert_eq!(old.get(&url).send().await.unwrap().status(), 200);
 }
 
+/// Why, and what to do: the address or the file, the operating system's reason, the flag.
+#[test]
+fn what_keeps_a_server_from_starting_is_said_with_its_fix() {
+    let world = World::with_store();
+    let node = Node::start(&world);
+    let line = world.fails(5, &["serve", &world.store(), "--listen", node.address()]);
+    for part in [node.address(), "Address already in use", "--listen"] {
+        assert!(line.contains(part), "{part}: {line}");
+    }
+    let line = world.fails(5, &["serve", &world.store(), "--listen", "192.0.2.1:5000", "--insecure"]);
+    assert!(line.contains("192.0.2.1:5000") && line.contains("Cannot assign"), "{line}");
+    let local = ["serve", &world.store(), "--listen", "127.0.0.1:0"];
+    let (chain, key) = Authority::new().issue(&world);
+    for (tls, flag, file) in [(["gone.pem", &key], "--tls-cert", "gone.pem"), ([&chain, "gone.pem"], "--tls-key", "gone.pem")] {
+        let line = world.fails(2, &[&local[..], &["--tls-cert", tls[0], "--tls-key", tls[1]]].concat());
+        for part in [flag, file, "No such file"] {
+            assert!(line.contains(part), "{part}: {line}");
+        }
+    }
+    let line = world.fails(2, &[&local[..], &["--htpasswd", "gone"]].concat());
+    assert!(line.contains("gone") && line.contains("No such file"), "{line}");
+    let line = world.fails(2, &[&local[..], &["--admin-listen", "0.0.0.0:0"]].concat());
+    assert!(line.contains("0.0.0.0:0") && line.contains("--insecure"), "{line}");
+}
+
+/// Scripts and dashboards find everything from the one line that `serve --json` prints.
+#[tokio::test]
+async fn pages_of_operators_are_where_the_server_says_and_every_number_is_described() {
+    let world = World::with_store();
+    let node = Node::of(&world, &world.store(), &["--admin-listen", "127.0.0.1:0"]);
+    push(&node, b"a layer").await;
+    let get = async |page: &str| {
+        let response = client().get(node.url(page)).send().await.unwrap();
+        (response.status().as_u16(), response.text().await.unwrap())
+    };
+    assert_eq!(get("health").await.0, 200);
+    assert_eq!(get("ready").await.0, 200);
+    let (_, metrics) = get("metrics").await;
+    let mut names = 0;
+    for line in metrics.lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
+        let sample = line.split(['{', ' ']).next().unwrap();
+        let described = |name: &str| {
+            ["HELP", "TYPE"].iter().all(|what| metrics.contains(&format!("# {what} {name} ")))
+        };
+        let parts = ["_bucket", "_sum", "_count"].iter().filter_map(|part| sample.strip_suffix(part));
+        assert!(described(sample) || parts.into_iter().any(described), "{line} is not described\n{metrics}");
+        names += usize::from(line.starts_with("bulla_"));
+    }
+    assert!(names > 10, "{metrics}");
+    for name in ["bulla_events_total", "bulla_event_seconds", "bulla_registry_requests_total"] {
+        assert!(metrics.contains(name), "{name}\n{metrics}");
+    }
+}
+
 #[test]
 fn others_are_let_in_on_purpose_only() {
     let world = World::with_store();

@@ -1,11 +1,25 @@
 //! Events as metrics, for whatever recorder the embedder installs.
 
+use metrics::Unit;
+
 use super::Event;
 
-/// How many events there were, by `action`, `outcome` and, of denials, `reason`.
 const EVENTS: &str = "bulla_events_total";
-/// How long what they are about took, in seconds, by `action`.
 const SECONDS: &str = "bulla_event_seconds";
+
+/// Says to the installed recorder of [`metrics`] what the engine's metrics are, for those that show it.
+pub fn describe_metrics() {
+    metrics::describe_counter!(
+        EVENTS,
+        Unit::Count,
+        "What happened to keys and blobs, by action, outcome and, of denials, the provider's reason"
+    );
+    metrics::describe_histogram!(
+        SECONDS,
+        Unit::Seconds,
+        "How long what happened took, such as a call of the key provider, by action, in seconds"
+    );
+}
 
 pub(super) fn count(event: &Event) {
     let (action, outcome) = (event.action.as_str(), event.outcome.as_str());

@@ -1,5 +1,6 @@
 //! Who may come: the options that say so.
 
+use std::error::Error as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -75,5 +76,10 @@ impl Args {
 }
 
 fn failure(error: AccessError) -> Failure {
-    Failure::invalid(error.to_string()).with_source(error)
+    // Why a file can't be read is the half of it.
+    let message = match error.source() {
+        Some(cause) => format!("{error}: {cause}"),
+        None => error.to_string(),
+    };
+    Failure::invalid(message).with_source(error)
 }

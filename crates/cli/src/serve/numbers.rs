@@ -18,6 +18,8 @@ pub(super) fn record() -> Result<Exposition> {
     let failed = |error| Failure::new(Kind::Internal, "metrics can't be recorded").with_source(error);
     let recorder = PrometheusBuilder::new().set_buckets(&BUCKETS).map_err(failed)?;
     let handle = recorder.install_recorder().map_err(failed)?;
+    bulla::describe_metrics();
+    bulla_registry::server::describe_metrics();
     let shown = handle.clone();
     tokio::spawn(async move {
         loop {

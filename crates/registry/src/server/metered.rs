@@ -9,17 +9,26 @@ use axum::extract::Request;
 use axum::http::Method;
 use axum::response::Response;
 use hyper::body::{Frame, SizeHint};
-use metrics::Counter;
+use metrics::{Counter, Unit};
 
-/// Requests, by `route`, `method` and `status`.
 const REQUESTS: &str = "bulla_registry_requests_total";
-/// From a request's head to its answer's, in seconds, by `route` and `method`.
 const SECONDS: &str = "bulla_registry_request_seconds";
-/// Requests that are not answered yet.
 const UNDER_WAY: &str = "bulla_registry_requests_under_way";
-/// Bytes of bodies, by `route`.
 const RECEIVED: &str = "bulla_registry_received_bytes_total";
 const SENT: &str = "bulla_registry_sent_bytes_total";
+
+/// Says to the installed recorder of [`metrics`] what the server's metrics are, for those that show it.
+pub fn describe_metrics() {
+    metrics::describe_counter!(REQUESTS, Unit::Count, "Requests answered, by route, method and status");
+    metrics::describe_histogram!(
+        SECONDS,
+        Unit::Seconds,
+        "From the head of a request to the head of its answer, by route and method, in seconds"
+    );
+    metrics::describe_gauge!(UNDER_WAY, Unit::Count, "Requests that are not answered yet");
+    metrics::describe_counter!(RECEIVED, Unit::Bytes, "Bytes of requests' bodies, by route");
+    metrics::describe_counter!(SENT, Unit::Bytes, "Bytes of answers' bodies, by route");
+}
 
 /// A request that is not answered yet.
 pub(super) struct Count {

@@ -12,7 +12,7 @@ use axum::extract::Request;
 use axum::response::IntoResponse;
 use axum::routing::any;
 use bulla_registry::access::{Access, Htpasswd, Open};
-use bulla_registry::server::{Limits, Server, ServerError, ServerOptions, TlsFiles};
+use bulla_registry::server::{Limits, Server, ServerError, ServerOptions, TlsFiles, describe_metrics};
 use futures::StreamExt;
 use metrics_exporter_prometheus::PrometheusBuilder;
 use reqwest::{StatusCode, Version};
@@ -64,6 +64,18 @@ async fn others_need_credentials_and_tls_unless_an_operator_says_otherwise() {
         );
     }
     bind("0.0.0.0:0", &users, Some(&tls), false).await.unwrap();
+    for (admin, insecure, taken) in
+        [("0.0.0.0:0", false, false), ("0.0.0.0:0", true, true), ("[::1]:0", false, true)]
+    {
+        let mut options = ServerOptions::default();
+        options.listen = "127.0.0.1:0".parse().unwrap();
+        options.admin = Some(admin.parse().unwrap());
+        options.insecure = insecure;
+        match Server::bind(&users, options).await {
+            Ok(_) => assert!(taken, "{admin}"),
+            Err(error) => assert!(!taken && error.to_string().contains("--insecure"), "{error}"),
+        }
+    }
     bind("0.0.0.0:0", &Open, None, true).await.unwrap();
     let server = bind("127.0.0.1:0", &Open, None, false).await.unwrap();
     let error = bind(&server.address().to_string(), &Open, None, false).await.unwrap_err();
@@ -358,6 +370,7 @@ async fn numbers_name_nothing_and_are_for_operators() {
     let shown = recorder.handle();
     // This test's only thread.
     let _recording = metrics::set_default_local_recorder(&recorder);
+    describe_metrics();
     let world = World::new().await;
     let mut options = ServerOptions::default();
     options.admin = Some("127.0.0.1:0".parse().unwrap());
@@ -380,6 +393,10 @@ async fn numbers_name_nothing_and_are_for_operators() {
         r"bulla_registry_requests_under_way 0",
     ] {
         assert!(text.contains(line), "{line}\n{text}");
+    }
+    for line in text.lines().filter(|line| line.starts_with("# TYPE bulla_registry_")) {
+        let name = line.split(' ').nth(2).unwrap();
+        assert!(text.contains(&format!("# HELP {name} ")), "{name} is not described\n{text}");
     }
     assert!(!text.to_lowercase().contains("secret") && !text.contains("hidden"), "{text}");
     // On the registry's address the path is nothing special, and nothing else is on the operators'.
