@@ -62,8 +62,8 @@ pub(crate) struct Args {
     /// Let others than this machine come without credentials, or without TLS, also to --admin-listen
     #[arg(long)]
     insecure: bool,
-    /// Where /healthz, /readyz and /metrics are, in plain HTTP, without credentials (default: at the registry's address, the
-    /// metrics for this machine only)
+    /// Where /healthz, /readyz and /metrics are, in plain HTTP, without credentials, so for others than this machine only with
+    /// --insecure (default: at the registry's address, the metrics for this machine only)
     #[arg(long, value_name = "ADDRESS")]
     admin_listen: Option<SocketAddr>,
     /// Connections at a time; more wait

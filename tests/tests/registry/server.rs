@@ -173,7 +173,9 @@ fn what_keeps_a_server_from_starting_is_said_with_its_fix() {
     assert!(line.contains("192.0.2.1:5000") && line.contains("Cannot assign"), "{line}");
     let local = ["serve", &world.store(), "--listen", "127.0.0.1:0"];
     let (chain, key) = Authority::new().issue(&world);
-    for (tls, flag, file) in [(["gone.pem", &key], "--tls-cert", "gone.pem"), ([&chain, "gone.pem"], "--tls-key", "gone.pem")] {
+    for (tls, flag, file) in
+        [(["gone.pem", &key], "--tls-cert", "gone.pem"), ([&chain, "gone.pem"], "--tls-key", "gone.pem")]
+    {
         let line = world.fails(2, &[&local[..], &["--tls-cert", tls[0], "--tls-key", tls[1]]].concat());
         for part in [flag, file, "No such file"] {
             assert!(line.contains(part), "{part}: {line}");
@@ -201,9 +203,8 @@ async fn pages_of_operators_are_where_the_server_says_and_every_number_is_descri
     let mut names = 0;
     for line in metrics.lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
         let sample = line.split(['{', ' ']).next().unwrap();
-        let described = |name: &str| {
-            ["HELP", "TYPE"].iter().all(|what| metrics.contains(&format!("# {what} {name} ")))
-        };
+        let described =
+            |name: &str| ["HELP", "TYPE"].iter().all(|what| metrics.contains(&format!("# {what} {name} ")));
         let parts = ["_bucket", "_sum", "_count"].iter().filter_map(|part| sample.strip_suffix(part));
         assert!(described(sample) || parts.into_iter().any(described), "{line} is not described\n{metrics}");
         names += usize::from(line.starts_with("bulla_"));
