@@ -12,6 +12,7 @@ mod linger;
 mod listener;
 mod pace;
 mod tls;
+mod unread;
 mod watched;
 
 pub use self::listener::{DropConnection, Limits, Listener};

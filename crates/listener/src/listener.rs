@@ -10,7 +10,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::ConnectInfo;
 use hyper::body::Incoming;
-use hyper::header::{HOST, HeaderValue, TRANSFER_ENCODING};
+use hyper::header::{CONNECTION, HOST, HeaderValue, TRANSFER_ENCODING};
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode, Version};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -27,6 +27,7 @@ use tower::ServiceExt;
 
 use crate::linger::Lingering;
 use crate::pace::{Pace, Paced};
+use crate::unread::Unread;
 
 /// Less than this hyper does not take.
 const MIN_BUFFER: usize = 8 << 10;
@@ -238,11 +239,19 @@ async fn answer(
         return Ok(response);
     }
     request.extensions_mut().insert(ConnectInfo(peer));
-    let request = request.map(|body| match pace {
-        Some(pace) => Body::new(Paced::new(Body::new(body), pace)),
-        None => Body::new(body),
+    let (version, unread) = (request.version(), Arc::new(AtomicBool::new(false)));
+    let request = request.map(|body| {
+        let body = Body::new(Unread::new(Body::new(body), Arc::clone(&unread)));
+        match pace {
+            Some(pace) => Body::new(Paced::new(body, pace)),
+            None => body,
+        }
     });
-    let response = router.oneshot(request).await.unwrap_or_else(|never| match never {});
+    let mut response = router.oneshot(request).await.unwrap_or_else(|never| match never {});
+    if version <= Version::HTTP_11 && unread.load(Ordering::Relaxed) {
+        // hyper closes it behind the answer, and does not say so (RFC 9112 §9.6).
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
     match response.extensions().get::<DropConnection>() {
         // hyper closes the connection, or resets the stream.
         Some(DropConnection) => Err(io::Error::other("dropped, as was asked for")),

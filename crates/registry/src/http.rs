@@ -33,6 +33,7 @@ use self::answer::{Failure, empty, json};
 use self::query::Query;
 use self::route::{Endpoint, Route};
 use crate::access::{Access, Action, Needs};
+use crate::error::{ErrorCode, RegistryError};
 use crate::name::RepositoryName;
 use crate::registry::{Registry, Repository};
 
@@ -79,6 +80,7 @@ pub fn router(registry: Registry, access: Arc<dyn Access>) -> Router {
         .route("/v2", any(serve))
         .route("/v2/", any(serve))
         .route("/v2/{*path}", any(serve))
+        .fallback(elsewhere)
         .with_state(app)
 }
 
@@ -109,6 +111,11 @@ async fn serve(State(app): State<App>, request: Request) -> Response {
     headers.insert(API_VERSION, HeaderValue::from_static("registry/2.0"));
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     response
+}
+
+async fn elsewhere() -> Response {
+    let message = "there is nothing at this path; the registry is below /v2/";
+    Failure::from(RegistryError::new(ErrorCode::NameUnknown, message)).into_response()
 }
 
 async fn dispatch(app: App, request: Request) -> Result<Response, Failure> {

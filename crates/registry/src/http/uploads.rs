@@ -157,8 +157,10 @@ fn check_place(
     upload: &Upload,
     headers: &HeaderMap,
 ) -> Result<Option<u64>, Failure> {
-    let Some(text) = headers.get(header::CONTENT_RANGE) else { return Ok(None) };
-    let range = text.to_str().ok().and_then(chunk).ok_or_else(|| {
+    let mut all = headers.get_all(header::CONTENT_RANGE).iter();
+    let Some(text) = all.next() else { return Ok(None) };
+    let only = all.next().is_none().then_some(text);
+    let range = only.and_then(|text| chunk(text.to_str().ok()?)).ok_or_else(|| {
         RegistryError::new(
             ErrorCode::BlobUploadInvalid,
             "Content-Range of a chunk is its first and last byte: 0-99",

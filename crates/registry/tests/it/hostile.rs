@@ -20,9 +20,18 @@ async fn names_that_are_none_are_refused() {
             .await
             .assert_error(400, "NAME_INVALID");
     }
-    for path in
-        ["/v2/a", "/v2/a/", "/v2//", "/v2/a%2Fb/tags/list", "/v2/%ff/tags/list", "/v2/tags/list", "/v2/a/b/c"]
-    {
+    for path in [
+        "/",
+        "/v1/",
+        "//v2/",
+        "/v2/a",
+        "/v2/a/",
+        "/v2//",
+        "/v2/a%2Fb/tags/list",
+        "/v2/%ff/tags/list",
+        "/v2/tags/list",
+        "/v2/a/b/c",
+    ] {
         client.get(path).await.assert_error(404, "NAME_UNKNOWN");
     }
 }
