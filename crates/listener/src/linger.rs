@@ -6,7 +6,8 @@
 //!
 //! Who is refused in the middle of a body is answered at once, but mostly goes on to write. A socket that is closed with bytes
 //! unread is reset, and a reset takes from the client what it has not read yet: the answer (RFC 9112 §9.6). hyper closes; this
-//! is below it and below TLS, so that it holds for any framing, for heads that hyper refuses itself, and costs no decryption.
+//! is below it and below TLS, so that it holds for any framing, for heads that hyper refuses itself, and costs no decryption. Of
+//! HTTP/2, where a stream ends and the connection goes on, `unread.rs` does the same.
 
 use std::io;
 use std::pin::Pin;
@@ -17,7 +18,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
 /// Who sends nothing for so long has stopped, and has the answer if it is to get it.
-const SILENCE: Duration = Duration::from_secs(1);
+pub(crate) const SILENCE: Duration = Duration::from_secs(1);
 /// What is dropped at once.
 const PIECE: usize = 16 << 10;
 

@@ -27,7 +27,7 @@ use tower::ServiceExt;
 
 use crate::linger::Lingering;
 use crate::pace::{Pace, Paced};
-use crate::unread::Unread;
+use crate::unread::{Otherwise, Unread};
 
 /// Less than this hyper does not take.
 const MIN_BUFFER: usize = 8 << 10;
@@ -171,7 +171,7 @@ impl Connection {
             let asked = Arc::clone(&asked);
             service_fn(move |request: Request<Incoming>| {
                 asked.store(true, Ordering::Relaxed);
-                answer(router.clone(), request, peer, limits.pace)
+                answer(router.clone(), request, peer, limits)
             })
         };
         let connection = watcher.watch(builder.serve_connection(TokioIo::new(stream), service).into_owned());
@@ -231,7 +231,7 @@ async fn answer(
     router: Router,
     mut request: Request<Incoming>,
     peer: SocketAddr,
-    pace: Option<Pace>,
+    limits: Limits,
 ) -> io::Result<Response<Body>> {
     if let Some(status) = misframed(&request) {
         let mut response = Response::new(Body::empty());
@@ -239,16 +239,20 @@ async fn answer(
         return Ok(response);
     }
     request.extensions_mut().insert(ConnectInfo(peer));
-    let (version, unread) = (request.version(), Arc::new(AtomicBool::new(false)));
+    let unread = Arc::new(AtomicBool::new(false));
+    let otherwise = match request.version() {
+        Version::HTTP_2 => Otherwise::Drain(limits.patience),
+        _ => Otherwise::Tell(Arc::clone(&unread)),
+    };
     let request = request.map(|body| {
-        let body = Body::new(Unread::new(Body::new(body), Arc::clone(&unread)));
-        match pace {
+        let body = Body::new(Unread::new(Body::new(body), otherwise));
+        match limits.pace {
             Some(pace) => Body::new(Paced::new(body, pace)),
             None => body,
         }
     });
     let mut response = router.oneshot(request).await.unwrap_or_else(|never| match never {});
-    if version <= Version::HTTP_11 && unread.load(Ordering::Relaxed) {
+    if unread.load(Ordering::Relaxed) {
         // hyper closes it behind the answer, and does not say so (RFC 9112 §9.6).
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }

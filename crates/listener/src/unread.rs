@@ -1,36 +1,70 @@
-//! Whether a request was answered before its body was read.
+//! Bodies of requests that were answered before they were read. Over HTTP/1.1 the connection ends, and the answer says so. Over
+//! HTTP/2 hyper resets the stream, which some clients (curl 7.88 among them) take for a failure, with the answer in hand; so what
+//! still comes is thrown away for a moment first, as in `linger.rs`.
 
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use axum::body::{Body, Bytes, HttpBody};
 use hyper::body::{Frame, SizeHint};
+use tokio::time::timeout;
+
+use crate::linger::SILENCE;
 
 /// What is shorter hyper throws away itself, if it has come, and the connection goes on.
 const SHORT: u64 = 8 << 10;
 
-/// A body that tells when it is dropped too early for the connection to go on.
+/// A body that may be dropped at any time.
 pub(crate) struct Unread {
     body: Body,
     ended: bool,
-    tell: Arc<AtomicBool>,
+    otherwise: Otherwise,
+}
+
+/// What to do about a body that is dropped too early.
+pub(crate) enum Otherwise {
+    /// Tell that the connection can't go on.
+    Tell(Arc<AtomicBool>),
+    /// Read on for so long.
+    Drain(Duration),
 }
 
 impl Unread {
-    pub(crate) fn new(body: Body, tell: Arc<AtomicBool>) -> Self {
-        Self { body, ended: false, tell }
+    pub(crate) fn new(body: Body, otherwise: Otherwise) -> Self {
+        Self { body, ended: false, otherwise }
     }
 }
 
 impl Drop for Unread {
     fn drop(&mut self) {
-        let rest = self.body.size_hint().exact();
-        if !self.ended && !self.body.is_end_stream() && rest.is_none_or(|rest| rest > SHORT) {
-            self.tell.store(true, Ordering::Relaxed);
+        if self.ended || self.body.is_end_stream() {
+            return;
+        }
+        match &self.otherwise {
+            Otherwise::Tell(unread) => {
+                if self.body.size_hint().exact().is_none_or(|rest| rest > SHORT) {
+                    unread.store(true, Ordering::Relaxed);
+                }
+            }
+            Otherwise::Drain(patience) => {
+                // It ends with its connection.
+                drop(tokio::spawn(drain(std::mem::take(&mut self.body), *patience)));
+            }
         }
     }
+}
+
+async fn drain(mut body: Body, patience: Duration) {
+    let draining = async {
+        let mut next = async || poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await;
+        while let Ok(Some(Ok(_))) = timeout(SILENCE, next()).await {}
+    };
+    // Who sends on is cut by the reset.
+    let _ = timeout(patience, draining).await;
 }
 
 impl HttpBody for Unread {

@@ -6,11 +6,14 @@ use std::time::Duration;
 use bulla_registry::access::Open;
 use bulla_registry::server::ServerOptions;
 use bulla_registry::{Registry, RegistryOptions, http};
+use futures::SinkExt;
+use reqwest::Version;
+use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::client::{Client, OCI_MANIFEST, sha256};
-use crate::served::{Served, World};
+use crate::served::{Served, World, certificate, trusting};
 
 /// What would be a second request, were the first one shorter than it is.
 const SMUGGLED: &str = "GET /v2/_catalog?smuggled HTTP/1.1\r\nHost: registry\r\nConnection: close\r\n\r\n";
@@ -207,6 +210,28 @@ async fn who_is_refused_while_he_writes_gets_the_answer() {
         assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{answer}");
         assert!(answer.contains("\r\nconnection: close\r\n"), "{answer}");
     }
+}
+
+/// Some clients take a stream that is reset for a failure, whatever was answered.
+#[tokio::test]
+async fn who_is_refused_over_http_2_may_write_to_the_end() {
+    let (folder, world) = (TempDir::new().unwrap(), World::new().await);
+    let files = certificate(folder.path());
+    let mut options = ServerOptions::default();
+    options.tls = Some(files.clone());
+    let served = Served::start(&Open, options).await;
+    let registry = Registry::new(world.store.clone(), RegistryOptions::default());
+    served.service.open(world.store.clone(), http::router(registry, Arc::new(Open)));
+
+    let (mut send, receive) = futures::channel::mpsc::channel::<Result<Vec<u8>, std::io::Error>>(0);
+    let put = trusting(&files.certificate).put(format!("{}/v2/app/manifests/sha256:none", served.url));
+    let response = put.body(reqwest::Body::wrap_stream(receive)).send().await.unwrap();
+    assert_eq!((response.version(), response.status().as_u16()), (Version::HTTP_2, 400));
+    for _ in 0..48 {
+        send.send(Ok(vec![7; 64 << 10])).await.expect("the stream is not reset");
+    }
+    drop(send);
+    assert!(response.text().await.unwrap().contains("DIGEST_INVALID"));
 }
 
 /// He is answered at once, and never told to go on.
