@@ -1,7 +1,7 @@
 //! The end of a connection: what a client still sends is thrown away for a moment, so that it gets to read its answer.
 //!
 //! ```text
-//! answer ─► FIN ─► read and drop … until the client's FIN, a second of silence, or the end of the server's patience ─► close
+//! answer ─► FIN ─► read and drop … until the client's FIN, a second of silence, 64 MiB, or the end of patience ─► close
 //! ```
 //!
 //! Who is refused in the middle of a body is answered at once, but mostly goes on to write. A socket that is closed with bytes
@@ -19,6 +19,8 @@ use tokio::time::{Instant, Sleep};
 
 /// Who sends nothing for so long has stopped, and has the answer if it is to get it.
 pub(crate) const SILENCE: Duration = Duration::from_secs(1);
+/// More than usual clients send without looking whether they are answered.
+pub(crate) const MOST: u64 = 64 << 20;
 /// What is dropped at once.
 const PIECE: usize = 16 << 10;
 
@@ -34,11 +36,12 @@ pub(crate) struct Lingering<S> {
 #[derive(Debug)]
 struct Ending {
     last: Instant,
+    left: u64,
     silence: Pin<Box<Sleep>>,
 }
 
 impl<S> Lingering<S> {
-    /// Who sends without end is cut after `patience`.
+    /// Who sends without end is cut after `patience`, or [`MOST`].
     pub(crate) fn new(stream: S, patience: Duration) -> Self {
         Self { stream, patience, ending: None }
     }
@@ -52,17 +55,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Lingering<S> {
             None => {
                 ready!(Pin::new(&mut *stream).poll_shutdown(context))?;
                 let (now, first) = (Instant::now(), SILENCE.min(*patience));
-                ending.insert(Ending { last: now + *patience, silence: Box::pin(tokio::time::sleep(first)) })
+                let silence = Box::pin(tokio::time::sleep(first));
+                let last = now.checked_add(*patience).unwrap_or(now + SILENCE);
+                ending.insert(Ending { last, left: MOST, silence })
             }
         };
         let mut piece = [0; PIECE];
-        while ending.silence.as_mut().poll(context).is_pending() {
+        while ending.left > 0 && ending.silence.as_mut().poll(context).is_pending() {
             let mut piece = ReadBuf::new(&mut piece);
             match ready!(Pin::new(&mut *stream).poll_read(context, &mut piece)) {
                 Ok(()) if !piece.filled().is_empty() => {}
                 // Its FIN, or it has reset the connection itself.
                 _ => break,
             }
+            ending.left = ending.left.saturating_sub(piece.filled().len() as u64);
             ending.silence.as_mut().reset(ending.last.min(Instant::now() + SILENCE));
         }
         Poll::Ready(Ok(()))

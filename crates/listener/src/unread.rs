@@ -13,7 +13,7 @@ use axum::body::{Body, Bytes, HttpBody};
 use hyper::body::{Frame, SizeHint};
 use tokio::time::timeout;
 
-use crate::linger::SILENCE;
+use crate::linger::{MOST, SILENCE};
 
 /// What is shorter hyper throws away itself, if it has come, and the connection goes on.
 const SHORT: u64 = 8 << 10;
@@ -61,7 +61,12 @@ impl Drop for Unread {
 async fn drain(mut body: Body, patience: Duration) {
     let draining = async {
         let mut next = async || poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await;
-        while let Ok(Some(Ok(_))) = timeout(SILENCE, next()).await {}
+        let mut left = MOST;
+        while let Ok(Some(Ok(frame))) = timeout(SILENCE, next()).await
+            && left > 0
+        {
+            left = left.saturating_sub(frame.data_ref().map_or(0, |data| data.len() as u64));
+        }
     };
     // Who sends on is cut by the reset.
     let _ = timeout(patience, draining).await;

@@ -265,3 +265,17 @@ async fn who_writes_on_without_end_is_cut() {
         assert!(started.elapsed() > Duration::from_secs(5), "it had a moment");
     }
 }
+
+#[tokio::test]
+async fn who_writes_fast_without_end_is_cut() {
+    let (_world, served) = served().await;
+    let head =
+        "PUT /v2/app/manifests/sha256:none HTTP/1.1\r\nHost: registry\r\nContent-Length: 99999999999\r\n\r\n";
+    let mut stream = TcpStream::connect(served.address).await.unwrap();
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut sent = 0;
+    while stream.write_all(&[7; 64 << 10]).await.is_ok() {
+        sent += 64 << 10;
+        assert!(sent < 256 * MIB, "it may write for ever");
+    }
+}
