@@ -16,7 +16,7 @@ use crate::{
     after_help = AFTER_HELP
 )]
 pub(crate) struct Cli {
-    /// Print JSON for scripts; errors become one JSON object on stderr
+    /// Print JSON for scripts; on stderr errors, warnings and notes are one JSON object each, one a line
     #[arg(long, global = true)]
     pub(crate) json: bool,
     /// Say more: causes of errors and logs on stderr (-vv: more logs)

@@ -6,6 +6,8 @@
 //! ```
 
 #![forbid(unsafe_code)]
+// What is said there goes through `output` and `exit`, which heed --json.
+#![warn(clippy::print_stderr)]
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test"))]
 
 mod adopt;
