@@ -81,6 +81,7 @@ pub(crate) fn explained(opened: &Opened, error: LayoutError) -> Failure {
             Ok(error) => opened.explain(error),
             Err(error) => Failure::invalid(error.to_string()),
         },
+        LayoutError::Damaged(_) => Failure::new(Kind::Corrupt, error.to_string()),
         LayoutError::NotFound(_) => Failure::not_found(error.to_string()),
         LayoutError::Exists(_) => Failure::new(Kind::Conflict, error.to_string()),
         LayoutError::Io { ref source, .. } if source.kind() == std::io::ErrorKind::NotFound => {

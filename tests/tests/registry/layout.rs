@@ -69,7 +69,7 @@ fn layouts_go_in_and_come_out() {
     world.fails(2, &["import", &tools.path("mine"), &store, "--repository", "other"]);
 }
 
-/// A layer that is not what its name says goes nowhere.
+/// What is not what its name says goes nowhere, and is named; so is what is missing, and who needs it.
 #[test]
 fn a_damaged_layout_is_refused() {
     let Some(tools) = Tools::find() else { return };
@@ -82,9 +82,22 @@ fn a_damaged_layout_is_refused() {
     bytes[1000] ^= 1;
     fs::write(&layer, bytes).unwrap();
     let arguments = ["import", &tools.path("images"), &world.store(), "--repository", "app"];
-    let line = world.fails(2, &arguments);
-    assert!(line.contains("digest"), "{line}");
+    let damaged = || {
+        let line = world.fails(8, &arguments);
+        assert!(line.contains(layer.to_str().unwrap()), "{line}");
+        line
+    };
+    assert!(damaged().contains("have digest"));
     world.fails(3, &["export", &world.store(), "app:one", &tools.path("out")]);
+    fs::remove_file(&layer).unwrap();
+    let line = world.fails(8, &arguments);
+    let (name, manifest) = (layer.strip_prefix(tools.path("images")).unwrap(), tools.digest("images", "one"));
+    assert!(line.contains(&format!("has no `{}`", name.display())), "{line}");
+    assert!(line.contains(&manifest.replace(':', "/")), "who needs it: {line}");
+    // The manifest itself.
+    fs::write(tools.dir.path().join("images/blobs").join(manifest.replace(':', "/")), "{}").unwrap();
+    let line = world.fails(8, &arguments);
+    assert!(line.contains(&manifest.replace(':', "/")) && line.contains("have digest"), "{line}");
 }
 
 /// Names that other programs give, and indexes within indexes that none makes.
@@ -229,14 +242,14 @@ fn archives_that_can_not_be_read_say_why() {
     assert!(line.contains("compressed") && line.contains("gunzip"), "{line}");
     let whole = fs::read(tools.path("one.tar")).unwrap();
     fs::write(tools.path("cut.tar"), &whole[..whole.len() / 2]).unwrap();
-    let line = refused(2, "cut.tar");
-    assert!(line.contains("cut off") || line.contains("no OCI layout"), "{line}");
+    let line = refused(8, "cut.tar");
+    assert!(line.contains("cut off"), "{line}");
     // A layer of it is another.
     let mut damaged = whole;
     let middle = damaged.len() / 2;
     damaged[middle] ^= 1;
     fs::write(tools.path("damaged.tar"), &damaged).unwrap();
-    let line = refused(2, "damaged.tar");
+    let line = refused(8, "damaged.tar");
     assert!(line.contains("digest"), "{line}");
     // A layer of it is missing.
     let gone = tools.blobs("images").into_iter().max_by_key(|blob| {
@@ -250,8 +263,29 @@ fn archives_that_can_not_be_read_say_why() {
         .status()
         .unwrap();
     assert!(tar.success());
-    let line = refused(3, "partial.tar");
-    assert!(line.contains("partial.tar/blobs/sha256/"), "{line}");
+    let line = refused(8, "partial.tar");
+    assert!(line.contains("partial.tar has no `blobs/sha256/"), "{line}");
+}
+
+/// What is no layout, and what makes one of it: the command that the error names.
+#[test]
+fn images_that_are_no_layout_are_converted_as_told() {
+    let Some(tools) = Tools::find() else { return };
+    let world = World::with_store();
+    tools.make("images", "one", 1, 10_000, 1);
+    for (other, kind) in [("docker-archive:other.tar", "other.tar"), ("dir:other", "other")] {
+        tools.copy(&[], "oci:images:one", &other.replace(".tar", ".tar:library/app:one"));
+        let line = world.fails(2, &["import", &tools.path(kind), &world.store(), "--repository", "app"]);
+        let command = line.split('`').find(|part| part.starts_with("skopeo copy ")).unwrap();
+        let (from, to) = command.trim_start_matches("skopeo copy ").split_once(' ').unwrap();
+        assert_eq!(from, other.replace(kind, &tools.path(kind)));
+        let to = to.replace("NEW", kind.trim_end_matches(".tar")).replace(":other", ":converted");
+        tools.copy(&[], from, &to.replace("TAG", "one"));
+        let converted = tools.path(to.split(':').nth(1).unwrap());
+        let report =
+            world.json(&["import", &converted, &world.store(), "--repository", "app", "--tag", "new"]);
+        assert_eq!(report["manifests"], 1, "{report:#}");
+    }
 }
 
 /// Stopped in the middle, an export leaves no part of an archive, under no name.
