@@ -10,6 +10,7 @@
 //! already is left alone, so both can be run again.
 
 mod archive;
+mod beside;
 mod export;
 mod import;
 mod source;
