@@ -59,6 +59,14 @@ fn layouts_go_in_and_come_out() {
     let by_digest = format!("other@{}", tools.digest("images", "one"));
     world.ok(&["export", &store, &by_digest, &tools.path("single")]);
 
+    // A manifest is no blob, and who takes it for one is told what to run.
+    for command in ["stat", "get", "rm"] {
+        let line = world.fails(3, &[command, &store, &tools.digest("images", "two")]);
+        let export = line.split('`').find(|part| part.starts_with("bulla export ")).unwrap();
+        let [_, _, from, image, _] = export.split(' ').collect::<Vec<_>>()[..] else { panic!("{line}") };
+        world.ok(&["export", from, image, &tools.path(command)]);
+    }
+
     // Nothing is written over what is no layout.
     fs::create_dir(tools.path("mine")).unwrap();
     fs::write(tools.path("mine/notes"), "mine").unwrap();
