@@ -38,6 +38,7 @@ Examples:
 Exit codes, of several the first of these:
     8  corrupt       something in the source is damaged or missing; all else was adopted
     2  invalid       something there is nothing that Bulla takes (schema 1, symbolic links with --delete-source); all else was
+                     adopted
     7  conflict      a tag names another manifest in STORE; or the source changed meanwhile; or objects are left after
                      --drop-unlinked that no registry has written
     5  unavailable   something could not be read or written at the time: run it again

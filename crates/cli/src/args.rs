@@ -16,11 +16,11 @@ use crate::{
     after_help = AFTER_HELP
 )]
 pub(crate) struct Cli {
-    /// Print JSON for scripts; on stderr errors, warnings and notes are one JSON object each, one a line
-    #[arg(long, global = true)]
+    /// Print JSON for scripts; on stderr each error, warning and note is one line of JSON
+    #[arg(long, global = true, display_order = 900)]
     pub(crate) json: bool,
     /// Say more: causes of errors and logs on stderr (-vv: more logs)
-    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    #[arg(short, long, global = true, display_order = 900, action = clap::ArgAction::Count)]
     pub(crate) verbose: u8,
     #[command(subcommand)]
     pub(crate) command: Command,
