@@ -15,10 +15,7 @@ fn layouts_go_in_and_come_out() {
     let Some(tools) = Tools::find() else { return };
     let world = World::with_store();
     let store = world.store();
-    for (tag, seed) in [("one", 1), ("two", 2)] {
-        tools.make("images", tag, 2, 300_000, seed);
-    }
-    tools.index("images", "both", &["one", "two"]);
+    tools.make_both();
     let layout = tools.path("images");
 
     let report = world.json(&["import", &layout, &store, "--repository", "library/app"]);
@@ -195,10 +192,7 @@ fn archives_go_in_and_come_out() {
     let Some(tools) = Tools::find() else { return };
     let world = World::with_store();
     let store = world.store();
-    for (tag, seed) in [("one", 1), ("two", 2)] {
-        tools.make("images", tag, 2, 300_000, seed);
-    }
-    tools.index("images", "both", &["one", "two"]);
+    tools.make_both();
     let import = |archive: &str, repository: &str| {
         world.json(&["import", &tools.path(archive), &store, "--repository", repository])
     };
