@@ -16,7 +16,7 @@ use crate::{
     after_help = AFTER_HELP
 )]
 pub(crate) struct Cli {
-    /// Print JSON for scripts; on stderr each error, warning and note is one line of JSON
+    /// Print JSON for scripts; on stderr each error, warning, note and log entry is one line of JSON
     #[arg(long, global = true, display_order = 900)]
     pub(crate) json: bool,
     /// Say more: causes of errors and logs on stderr (-vv: more logs)

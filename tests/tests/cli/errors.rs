@@ -82,11 +82,13 @@ fn with_json_all_of_stderr_is_json() {
     let link = world.dir.path().join("source/docker/registry/v2/repositories/app/_layers/sha256").join(&hex);
     fs::create_dir_all(&link).unwrap();
     fs::write(link.join("link"), "no digest").unwrap();
-    let told = |code: i32, arguments: &[&str]| -> Vec<Value> {
-        let ran = world.run(&[arguments, &["--json"]].concat());
+    let logged = |log: &str, code: i32, arguments: &[&str]| -> Vec<Value> {
+        let mut command = world.command(&[arguments, &["--json"]].concat());
+        let ran = ran(command.env("RUST_LOG", log).output().unwrap());
         assert_eq!(ran.code, code, "{ran:?}");
         ran.stderr.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     };
+    let told = |code, arguments: &[&str]| logged("off", code, arguments);
     let adopt = ["adopt", &world.path("source"), &world.store()];
     let lines = told(8, &adopt);
     let [warning, error] = &lines[..] else { panic!("{lines:?}") };
@@ -100,6 +102,9 @@ fn with_json_all_of_stderr_is_json() {
     fs::write(link.join("link"), format!("sha256:{hex}")).unwrap();
     let lines = told(0, &adopt);
     assert!(lines[0]["note"]["message"].as_str().unwrap().contains("--delete-source"), "{lines:?}");
+
+    let lines = logged("bulla=trace,object_store=trace", 0, &["verify", &world.store()]);
+    assert!(lines.iter().any(|line| line["level"].is_string()), "{lines:?}");
 }
 
 #[test]
