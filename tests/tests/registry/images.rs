@@ -105,6 +105,14 @@ impl Tools {
         }
     }
 
+    /// Makes two images in the layout `images`, `one` and `two`, and an index of them, `both`.
+    pub(crate) fn make_both(&self) {
+        for (tag, seed) in [("one", 1), ("two", 2)] {
+            self.make("images", tag, 2, 400_000, seed);
+        }
+        self.index("images", "both", &["one", "two"]);
+    }
+
     /// The files of an image, as a runtime unpacks it.
     pub(crate) fn unpack(&self, layout: &str, tag: &str) -> BTreeMap<PathBuf, Vec<u8>> {
         let bundle = format!("{layout}-{tag}-bundle");
