@@ -4,6 +4,7 @@ pub mod servers;
 
 use std::env;
 use std::path::PathBuf;
+use std::process::Command;
 
 /// The outside part whose path `variable` gives, or else the program `name` on `PATH`.
 ///
@@ -36,4 +37,22 @@ pub fn skipped(why: &str) {
     {
         println!("SKIPPED: {why}");
     }
+}
+
+/// Whether this machine lets container engines unpack layers, which they do in mount namespaces: root of a plain container
+/// may not make any.
+///
+/// If not it prints `SKIPPED: …`, and does not panic where nothing may be skipped: no installation brings what a machine
+/// forbids.
+#[must_use]
+pub fn lets_engines_work() -> bool {
+    let lets = Command::new("unshare").args(["--mount", "true"]).output();
+    let lets = lets.is_ok_and(|output| output.status.success());
+    if !lets {
+        #[allow(clippy::print_stdout, reason = "a test's output, which names what did not run")]
+        {
+            println!("SKIPPED: there are no mount namespaces for this user on this machine");
+        }
+    }
+    lets
 }

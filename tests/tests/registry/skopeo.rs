@@ -129,12 +129,7 @@ fn a_user_logs_in_over_tls() {
     let trusted = tools.path("trusted");
     fs::create_dir(&trusted).unwrap();
     fs::write(format!("{trusted}/ca.crt"), authority.pem()).unwrap();
-    let (chain, secret) = authority.issue(&world);
-    // `htpasswd -Bbn alice wonderland`
-    let users =
-        world.write("users", format!("alice:{}\n", bcrypt::hash("wonderland", 4).unwrap()).as_bytes());
-    let node =
-        Node::of(&world, &world.store(), &["--tls-cert", &chain, "--tls-key", &secret, "--htpasswd", &users]);
+    let node = authority.node_with_users(&world);
     tools.make("made", "v1", 1, 60_000, 9);
     let name = node.image("app:v1");
     let push = ["copy", "--dest-cert-dir", &trusted, "oci:made:v1", &name];
