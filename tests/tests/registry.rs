@@ -17,6 +17,8 @@ mod containers;
 mod distribution;
 #[path = "registry/docker.rs"]
 mod docker;
+#[path = "registry/engine.rs"]
+mod engine;
 #[path = "registry/gc.rs"]
 mod gc;
 #[path = "registry/images.rs"]
