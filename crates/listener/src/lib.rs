@@ -10,6 +10,7 @@
 
 mod listener;
 mod pace;
+mod rest;
 mod tls;
 mod watched;
 
