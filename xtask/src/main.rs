@@ -6,6 +6,7 @@
 
 mod bench;
 mod ci;
+mod conformance;
 mod corpus;
 mod fuzz;
 mod layers;
@@ -28,6 +29,7 @@ cargo xtask COMMAND
   ci STEP…       only these steps of it (`cargo xtask ci list` names them)
   release        the slow checks before a release: long simulations, long fuzzing, full benches
   fuzz [SECONDS] build every fuzz target and run each (default 15 s); `--check` only type-checks them
+  conformance DIR the OCI distribution specification's own suite, from a checkout of it (needs Go), against `bulla serve`
   corpus         write the seeds of the fuzz targets
   bench-report   ratios of the last `cargo bench`: ours beside the raw primitives; --check fails under target
 ";
@@ -35,6 +37,7 @@ cargo xtask COMMAND
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let rest = arguments.get(1..).unwrap_or_default();
+    let checkout = rest.first().and_then(|folder| std::path::absolute(folder).ok());
     // Everything below uses paths relative to the repository.
     if let Err(error) = std::env::set_current_dir(sh::root()) {
         eprintln!("xtask: cannot enter the repository: {error}");
@@ -46,6 +49,12 @@ fn main() -> ExitCode {
         Some("ci") => ci::run(rest),
         Some("release") => release::run(),
         Some("fuzz") => fuzz::command(rest),
+        Some("conformance") => match checkout {
+            Some(checkout) => conformance::run(&checkout),
+            None => {
+                Err("conformance needs the folder of a checkout of the OCI distribution specification".into())
+            }
+        },
         Some("corpus") => corpus::write(),
         Some("bench-report") => bench::report(rest.iter().any(|argument| argument == "--check")),
         Some("help" | "--help" | "-h") => {

@@ -158,6 +158,7 @@ struct Reading {
     at: u64,
     end: u64,
     stream: Option<BoxStream<'static, Result<Bytes>>>,
+    /// Since the last bytes.
     may_retry: bool,
 }
 
@@ -171,6 +172,7 @@ impl Reading {
             match stream.try_next().await {
                 Ok(Some(bytes)) => {
                     self.at += bytes.len() as u64;
+                    self.may_retry = true;
                     return Ok(Some(bytes));
                 }
                 Ok(None) => return Err(Error::corrupt("an envelope does not cover its blob")),

@@ -186,15 +186,12 @@ impl Repository {
         self.link_put(PutResult { created: put.created && !was_marked, ..put }, kept).await
     }
 
-    /// Puts bytes that a manifest's entry stands for: it is written within the patience of who calls, and keeps them.
-    pub(crate) async fn put_unlinked(&self, digest: &Digest, bytes: Bytes) -> Result<()> {
-        let kept = self.keep_if_there(digest).await?;
+    /// Puts bytes that a manifest's entry stands for, which is there and keeps them. Whether they were not removed meanwhile.
+    pub(crate) async fn put_unlinked(&self, digest: &Digest, bytes: Bytes) -> Result<bool> {
         let options = PutOptions { digest: Some(digest.clone()), ..PutOptions::default() };
-        let put = self.store().put_bytes(bytes, options).await?;
-        if (put.created || kept.there) && self.in_time(kept) {
-            return Ok(());
-        }
-        if self.registry().keep_blob(digest).await? { Ok(()) } else { Err(removed_meanwhile()) }
+        self.store().put_bytes(bytes, options).await?;
+        // They may have been there for long.
+        self.registry().keep_blob(digest).await
     }
 
     /// Keeps gc from removing an old blob while the same is put again.

@@ -10,9 +10,10 @@
 //! ```
 //!
 //! Nothing waits, and no clock counts but the bucket's. Who relies on something that is there writes it again if it is older
-//! than half of the grace, and is done within a quarter of it; so either its version is another one than gc read, and gc's
-//! removal fails, or it was done before gc read it as old, and gc's marking, which comes later, sees what it was for. Of blobs,
-//! which all repositories share, it is the envelope that is written again ([`bulla::Store::renew`]).
+//! than half of the grace; so either its version is another one than gc read, and gc's removal fails, or gc's marking, which
+//! comes later, sees what it was for: a manifest, which is there as a pending one before anything that it needs is looked for,
+//! or a link, which is written within a quarter of the grace. Of blobs, which all repositories share, it is the envelope that is
+//! written again ([`bulla::Store::renew`]).
 //!
 //! Killed anywhere and run again, it does what is left; several may run at once.
 
@@ -23,13 +24,15 @@ mod repository;
 use std::collections::HashSet;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use bulla::{Digest, ErrorKind, MetaEntry, MetaKind, MetaVersion, MetaWrite, Tally};
-use futures::{StreamExt, TryStreamExt, stream};
+use bulla::{Digest, MetaKind, MetaVersion, MetaWrite, Tally};
+use futures::TryStreamExt;
 
 use crate::error::{ErrorCode, RegistryError, Result};
+use crate::facts::REPOSITORY;
+use crate::listing::Listing;
 use crate::registry::Registry;
 
-/// Meta objects listed, and then read, in one go.
+/// Meta objects listed in one go.
 const PAGE: usize = 1000;
 
 /// Requests at once.
@@ -118,7 +121,7 @@ impl Registry {
             report: CollectReport::default(),
         };
         let mut unneeded = run.old_blobs().await?;
-        let mut repositories = Listing::new(self, crate::facts::REPOSITORY, &[]);
+        let mut repositories = Listing::new(self, REPOSITORY, &[], PAGE);
         while let Some(page) = repositories.names().await? {
             for name in page {
                 let name = name.parse().map_err(|_| RegistryError::damaged("a repository's name"))?;
@@ -210,61 +213,6 @@ impl Run<'_> {
         })
     }
 }
-
-/// All objects below a path, page by page.
-struct Listing<'a> {
-    registry: &'a Registry,
-    kind: MetaKind,
-    parent: &'a [&'a str],
-    after: Option<String>,
-    done: bool,
-}
-
-impl<'a> Listing<'a> {
-    fn new(registry: &'a Registry, kind: MetaKind, parent: &'a [&'a str]) -> Self {
-        Self { registry, kind, parent, after: None, done: false }
-    }
-
-    async fn names(&mut self) -> Result<Option<Vec<String>>> {
-        if self.done {
-            return Ok(None);
-        }
-        let meta = self.registry.store().meta();
-        let page = meta.list(self.kind, self.parent, self.after.as_deref(), PAGE).await?;
-        self.done = !page.more || page.names.is_empty();
-        self.after = page.names.last().cloned();
-        Ok(Some(page.names))
-    }
-
-    /// Those that are still there; each with its own error, if it can't be read.
-    async fn entries(&mut self) -> Result<Option<Vec<Read>>> {
-        self.entries_but(|_| false).await
-    }
-
-    /// As [`entries`](Self::entries), without those that `skip` says.
-    async fn entries_but(&mut self, skip: impl Fn(&str) -> bool) -> Result<Option<Vec<Read>>> {
-        let Some(mut names) = self.names().await? else { return Ok(None) };
-        names.retain(|name| !skip(name));
-        let meta = self.registry.store().meta();
-        let (kind, parent) = (self.kind, self.parent);
-        let read = stream::iter(names).map(|name| {
-            let meta = meta.clone();
-            async move {
-                let path = [parent, &[name.as_str()]].concat();
-                match meta.get(kind, &path).await {
-                    Ok(entry) => Ok(entry.map(|entry| (name, Ok(entry)))),
-                    Err(error) if error.kind() == ErrorKind::Corrupt => Ok(Some((name, Err(error.into())))),
-                    Err(error) => Err(RegistryError::from(error)),
-                }
-            }
-        });
-        let entries: Vec<Option<Read>> = read.buffered(REQUESTS).try_collect().await?;
-        Ok(Some(entries.into_iter().flatten().collect()))
-    }
-}
-
-/// The last of an object's names, and the object.
-type Read = (String, Result<MetaEntry>);
 
 /// Whether it says that something stored is damaged, and not that something can't be had now.
 fn is_damage(error: &RegistryError) -> bool {

@@ -3,7 +3,8 @@
 //! ```text
 //! repository   repository                        {}                            there from the first push on, for good
 //! link         repository, digest                {size}                        the repository may serve this blob
-//! manifest     repository, digest                {mediaType, size} LF bytes    without bytes: in the blob of that digest
+//! manifest     repository, digest                {mediaType, size} LF bytes    without bytes: in the blob of that digest;
+//!                                                                              pending: not there yet
 //! tag          repository, tag                   {digest}
 //! referrer     repository, subject, digest       a descriptor                  what the referrers API lists
 //! ```
@@ -51,6 +52,9 @@ pub struct ManifestFact {
     pub media_type: String,
     /// The manifest's length in bytes.
     pub size: u64,
+    /// It is being put: for nobody there yet, but what it needs stays.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub pending: bool,
 }
 
 /// What a [`TAG`] says.

@@ -23,6 +23,7 @@ pub mod facts;
 pub mod http;
 pub mod layout;
 mod links;
+mod listing;
 pub mod manifest;
 mod manifests;
 mod name;

@@ -53,6 +53,16 @@ pub enum Need {
     Manifest(Digest),
 }
 
+impl Need {
+    /// Its name.
+    #[must_use]
+    pub fn digest(&self) -> &Digest {
+        match self {
+            Need::Blob(digest) | Need::Manifest(digest) => digest,
+        }
+    }
+}
+
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Document {

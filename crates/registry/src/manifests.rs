@@ -1,32 +1,17 @@
-//! Manifests of a repository. A manifest is put only when everything that it needs is there, and then all of that stays.
-//!
-//! ```text
-//! rely on what it needs ─► long bytes ─► referrer ─► entry ─► referrer ─► tags ─► entry still there?
-//!     └────────── again, if that took longer than a quarter of gc's grace ◄─┘             └─► again
-//! ```
-//!
-//! Once the entry is there in time it is whole for as long as it is there; so who has tagged it only looks for it again.
+//! Manifests of a repository: what all that it needs is there for, as long as it is there itself.
 
-use bulla::{Algorithm, Digest, ErrorKind, MetaEntry};
+mod put;
+
+use bulla::{Digest, ErrorKind, MetaEntry};
 use bytes::Bytes;
-use futures::{StreamExt, TryStreamExt, stream};
-use serde_json::json;
 
+pub(crate) use self::put::too_long;
 use crate::error::{ErrorCode, RegistryError, Result};
-use crate::facts::{Descriptor, MANIFEST, ManifestFact, decode_manifest, encode_manifest};
-use crate::manifest::{Need, Parsed};
+use crate::facts::{MANIFEST, ManifestFact, decode_manifest};
+use crate::manifest::Parsed;
 use crate::name::{Reference, Tag};
 use crate::registry::Repository;
 use crate::tags::Replaces;
-
-/// What a manifest needs is looked for so much at once.
-const READS: usize = 16;
-
-/// So many that are missing are looked for and named.
-const MAX_MISSING: usize = 100;
-
-/// How often something slow is begun again.
-const ATTEMPTS: usize = 3;
 
 /// A manifest to put.
 #[derive(Clone, Debug, Default)]
@@ -78,61 +63,15 @@ pub struct ManifestStat {
     pub size: u64,
 }
 
-impl Repository {
-    /// Puts a manifest and its tags. A subject need not be there.
-    ///
-    /// # Errors
-    /// `MANIFEST_INVALID` where it breaks a rule of [`Parsed::new`]; `SIZE_INVALID` where it is too long; `DIGEST_INVALID`
-    /// where it has another digest; `MANIFEST_BLOB_UNKNOWN` where something that it needs is not in this repository (push
-    /// it first); `DENIED` where the first tag names what it must not; `UNAVAILABLE` where key or bucket can't be used now: put it
-    /// again.
-    ///
-    /// # Cancel safety
-    /// A dropped call may have put the manifest, and some of the tags.
-    pub async fn put_manifest(&self, put: PutManifest) -> Result<PutManifestResult> {
-        let PutManifest { digest, tags, replaces, media_type, bytes } = put;
-        let longest = self.registry().options().max_manifest;
-        if bytes.len() > longest {
-            return Err(too_long(longest));
-        }
-        let algorithm = digest.as_ref().map_or(Algorithm::Sha256, Digest::algorithm);
-        let computed = Digest::of(algorithm, &bytes);
-        if let Some(claimed) = digest
-            && claimed != computed
-        {
-            return Err(RegistryError::new(
-                ErrorCode::DigestInvalid,
-                format!("the manifest has digest {computed}, not {claimed} as claimed"),
-            ));
-        }
-        let parsed = Parsed::new(media_type.as_deref(), &bytes)?;
-        // Gc looks for manifests in the repositories that it knows of.
-        self.ensure().await?;
-        for _ in 0..ATTEMPTS {
-            let started = self.registry().moment();
-            let in_time = || self.registry().elapsed(&started) <= self.registry().patience();
-            self.rely_on_all(&parsed.needs).await?;
-            if !in_time() {
-                continue;
-            }
-            self.write_manifest(&computed, &parsed, &bytes).await?;
-            if !in_time() {
-                continue;
-            }
-            let conditions = std::iter::once(&replaces).chain(std::iter::repeat(&Replaces::Anything));
-            for (tag, replaces) in tags.iter().zip(conditions) {
-                self.set_tag(tag, &computed, replaces).await?;
-            }
-            // If it went before gc or who deleted it could see the tags, they name nothing.
-            if tags.is_empty() || self.rely_on_manifest(&computed).await? {
-                return Ok(PutManifestResult { digest: computed, subject: parsed.subject });
-            }
-        }
-        Err(RegistryError::busy(
-            "the bucket is too slow for the grace of this registry's gc, or the manifest is deleted each time; try again",
-        ))
-    }
+/// A manifest's entry as it was read.
+struct Found {
+    entry: MetaEntry,
+    fact: ManifestFact,
+    /// `None`: they are a blob.
+    bytes: Option<Bytes>,
+}
 
+impl Repository {
     /// A manifest, if the repository has it.
     ///
     /// # Errors
@@ -141,13 +80,12 @@ impl Repository {
     /// # Cancel safety
     /// Cancel safe.
     pub async fn manifest(&self, reference: &Reference) -> Result<Option<Manifest>> {
-        let Some((digest, entry)) = self.find(reference).await? else { return Ok(None) };
-        let (fact, bytes) = decode_manifest(&entry)?;
-        let bytes = match bytes {
+        let Some((digest, found)) = self.find(reference).await? else { return Ok(None) };
+        let bytes = match found.bytes {
             Some(bytes) => bytes,
-            None => self.long_bytes(&digest, fact.size).await?,
+            None => self.long_bytes(&digest, found.fact.size).await?,
         };
-        Ok(Some(Manifest { digest, media_type: fact.media_type, bytes }))
+        Ok(Some(Manifest { digest, media_type: found.fact.media_type, bytes }))
     }
 
     /// What is known of a manifest, for who then relies on it: it stays for at least half of gc's grace, as far as gc removes
@@ -159,10 +97,9 @@ impl Repository {
     /// # Cancel safety
     /// Cancel safe.
     pub async fn stat_manifest(&self, reference: &Reference) -> Result<Option<ManifestStat>> {
-        let Some((digest, entry)) = self.find(reference).await? else { return Ok(None) };
+        let Some((digest, Found { entry, fact, .. })) = self.find(reference).await? else { return Ok(None) };
         let name = digest.to_string();
         let path = [self.name().as_str(), &name];
-        let (fact, _) = decode_manifest(&entry)?;
         match self.registry().touch(MANIFEST, &path, entry).await {
             Ok(Some(_)) => {}
             Ok(None) => return Ok(None),
@@ -206,83 +143,42 @@ impl Repository {
         Ok(removed)
     }
 
-    /// Whether the repository has the manifest, which then stays for at least half of the grace.
+    /// Whether the repository has the manifest, which then stays for at least half of the grace. One that is damaged is not
+    /// there, so that it is pushed again, which repairs it.
     pub(crate) async fn rely_on_manifest(&self, digest: &Digest) -> Result<bool> {
-        let name = digest.to_string();
-        let path = [self.name().as_str(), &name];
-        Ok(self.registry().rely_on(MANIFEST, &path).await?.is_some())
-    }
-
-    async fn rely_on_all(&self, needs: &[Need]) -> Result<()> {
-        let mut looked = stream::iter(needs.to_vec())
-            .map(|need| {
-                let repository = self.clone();
-                async move { repository.rely_on(need).await }
-            })
-            .buffered(READS);
-        let mut missing: Vec<String> = Vec::new();
-        while let Some((digest, there)) = looked.try_next().await? {
-            if !there {
-                missing.push(digest.to_string());
+        let found = match self.found(digest).await {
+            Err(error) if error.code() == ErrorCode::Unknown => {
+                tracing::error!(%error, "a damaged manifest is taken for none");
+                return Ok(false);
             }
-            // Who invents a hundred thousand of them need not be told of each.
-            if missing.len() == MAX_MISSING {
-                break;
-            }
-        }
-        let Some(first) = missing.first() else { return Ok(()) };
-        Err(RegistryError::new(
-            ErrorCode::ManifestBlobUnknown,
-            format!("{first} is not in this repository; push it first"),
-        )
-        .with_detail(json!(missing)))
-    }
-
-    /// Whether what a manifest needs is there.
-    async fn rely_on(&self, need: Need) -> Result<(Digest, bool)> {
-        let (digest, there) = match need {
-            Need::Blob(digest) => {
-                let there = self.keep_linked(&digest).await?;
-                (digest, there)
-            }
-            Need::Manifest(digest) => {
-                let there = self.rely_on_manifest(&digest).await? || self.keep_linked(&digest).await?;
-                (digest, there)
-            }
+            found => found?,
         };
-        Ok((digest, there))
+        let Some(Found { entry, .. }) = found else { return Ok(false) };
+        let name = digest.to_string();
+        match self.registry().touch(MANIFEST, &[self.name().as_str(), &name], entry).await? {
+            // Somebody may have written it anew.
+            Some(entry) => Ok(decode_manifest(&entry).is_ok_and(|(fact, _)| !fact.pending)),
+            None => Ok(false),
+        }
     }
 
-    async fn write_manifest(&self, digest: &Digest, parsed: &Parsed, bytes: &Bytes) -> Result<()> {
-        let size = bytes.len() as u64;
-        let fact = ManifestFact { media_type: parsed.media_type.clone(), size };
-        let (payload, fits) = encode_manifest(&fact, bytes);
-        if !fits {
-            self.put_unlinked(digest, bytes.clone()).await?;
+    /// Whether the repository has the manifest.
+    pub(crate) async fn has_manifest(&self, digest: &Digest) -> Result<bool> {
+        match self.found(digest).await {
+            // It is there to be deleted, or to be pushed again.
+            Err(error) if error.code() == ErrorCode::Unknown => Ok(true),
+            found => Ok(found?.is_some()),
         }
-        let referrer = parsed.subject.as_ref().map(|subject| {
-            let descriptor = Descriptor {
-                media_type: parsed.media_type.clone(),
-                digest: digest.clone(),
-                size,
-                artifact_type: parsed.artifact_type.clone(),
-                annotations: parsed.annotations.clone(),
-            };
-            (subject, descriptor)
-        });
-        // First, so that no crash leaves a signature that is there and not listed: what is not there is not listed anyway.
-        if let Some((subject, descriptor)) = &referrer {
-            self.add_referrer(subject, descriptor, false).await?;
-        }
+    }
+
+    async fn found(&self, digest: &Digest) -> Result<Option<Found>> {
         let path = [self.name().as_str(), &digest.to_string()];
-        self.registry().write(MANIFEST, &path, payload).await?;
-        if let Some((subject, descriptor)) = &referrer {
-            self.add_referrer(subject, descriptor, true).await?;
-        }
-        Ok(())
+        let Some(entry) = self.store().meta().get(MANIFEST, &path).await? else { return Ok(None) };
+        let (fact, bytes) = decode_manifest(&entry)?;
+        Ok((!fact.pending).then_some(Found { entry, fact, bytes }))
     }
 
-    async fn find(&self, reference: &Reference) -> Result<Option<(Digest, MetaEntry)>> {
+    async fn find(&self, reference: &Reference) -> Result<Option<(Digest, Found)>> {
         let mut before = None;
         loop {
             let digest = match reference {
@@ -292,9 +188,8 @@ impl Repository {
                     None => return Ok(None),
                 },
             };
-            let path = [self.name().as_str(), &digest.to_string()];
-            if let Some(entry) = self.store().meta().get(MANIFEST, &path).await? {
-                return Ok(Some((digest, entry)));
+            if let Some(found) = self.found(&digest).await? {
+                return Ok(Some((digest, found)));
             }
             // The tag may have been moved, and its old manifest removed, between the two reads.
             if before.as_ref() == Some(&digest) || matches!(reference, Reference::Digest(_)) {
@@ -304,7 +199,8 @@ impl Repository {
         }
     }
 
-    async fn long_bytes(&self, digest: &Digest, size: u64) -> Result<Bytes> {
+    /// The bytes of a manifest that are not in its entry.
+    pub(crate) async fn long_bytes(&self, digest: &Digest, size: u64) -> Result<Bytes> {
         let damaged = || RegistryError::damaged(format!("the manifest {digest}"));
         let blob = match self.store().get(digest).await {
             Ok(blob) => blob,
@@ -316,8 +212,4 @@ impl Repository {
         }
         Ok(blob.bytes().await?)
     }
-}
-
-pub(crate) fn too_long(longest: usize) -> RegistryError {
-    RegistryError::new(ErrorCode::SizeInvalid, format!("a manifest has at most {longest} bytes here"))
 }

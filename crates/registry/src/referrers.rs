@@ -5,6 +5,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 
 use crate::error::Result;
 use crate::facts::{Descriptor, MANIFEST, MAX_INLINE, REFERRER, ReferrerFact, decode, encode};
+use crate::listing::Listing;
 use crate::manifest::Parsed;
 use crate::name::Reference;
 use crate::registry::{Page, Repository};
@@ -34,13 +35,11 @@ impl Repository {
         let subject = subject.to_string();
         let parent = [self.name().as_str(), &subject];
         let mut items = Vec::new();
-        let mut after = after.map(str::to_owned);
-        loop {
-            let (entries, more) =
-                self.store().meta().entries(REFERRER, &parent, after.as_deref(), BATCH).await?;
-            let last = entries.last().and_then(|entry| entry.path.last().cloned());
-            let mut descriptors = stream::iter(entries)
-                .map(|entry| async move { self.descriptor(&entry).await })
+        let after = after.map(str::to_owned);
+        let mut listing = Listing::new(self.registry(), REFERRER, &parent, BATCH).after(after);
+        while let Some(page) = listing.entries().await? {
+            let mut descriptors = stream::iter(page)
+                .map(|(_, entry)| async move { self.descriptor(&entry?).await })
                 .buffered(READS);
             while let Some(descriptor) = descriptors.try_next().await? {
                 let Some(descriptor) = descriptor else { continue };
@@ -52,21 +51,13 @@ impl Repository {
                 }
                 items.push(descriptor);
             }
-            if !more || last.is_none() {
-                return Ok(Page { items, more: false });
-            }
-            after = last;
         }
+        Ok(Page { items, more: false })
     }
 
-    /// Lists a manifest below its subject; `anew` once the manifest is there, so that who removes what an earlier one left
+    /// Lists a manifest below its subject, once an entry of it is there: anew, so that who removes what an earlier one left
     /// sees it.
-    pub(crate) async fn add_referrer(
-        &self,
-        subject: &Digest,
-        descriptor: &Descriptor,
-        anew: bool,
-    ) -> Result<()> {
+    pub(crate) async fn add_referrer(&self, subject: &Digest, descriptor: &Descriptor) -> Result<()> {
         let (subject, digest) = (subject.to_string(), descriptor.digest.to_string());
         let mut fact = ReferrerFact { descriptor: descriptor.clone(), cut: false };
         let mut payload = encode(&fact);
@@ -76,11 +67,7 @@ impl Repository {
             payload = encode(&fact);
         }
         let path = [self.name().as_str(), &subject, &digest];
-        if anew {
-            return self.registry().write_anew(REFERRER, &path, payload).await;
-        }
-        self.registry().write(REFERRER, &path, payload).await?;
-        Ok(())
+        self.registry().write_anew(REFERRER, &path, payload).await
     }
 
     /// Whether a manifest is listed below its subject.
@@ -90,14 +77,14 @@ impl Repository {
         Ok(self.store().meta().get(REFERRER, &path).await?.is_some())
     }
 
-    /// Takes a manifest that was removed from its subject's list. Who puts it again meanwhile writes the manifest, then the
-    /// entry anew.
+    /// Takes a manifest that was removed from its subject's list. Who puts it again meanwhile writes a pending manifest, then
+    /// the entry anew.
     pub(crate) async fn remove_referrer(&self, subject: &Digest, digest: &Digest) -> Result<()> {
         let (subject, digest) = (subject.to_string(), digest.to_string());
         let path = [self.name().as_str(), &subject, &digest];
         let meta = self.store().meta();
         if let Some(entry) = meta.get(REFERRER, &path).await?
-            // After the entry was read.
+            // After the entry was read. Who is putting it counts on it.
             && meta.get(MANIFEST, &[self.name().as_str(), &digest]).await?.is_none()
         {
             let _: MetaWrite<()> = meta.remove(REFERRER, &path, &entry.version).await?;
@@ -114,8 +101,6 @@ impl Repository {
             descriptor.annotations = Parsed::new(Some(&manifest.media_type), &manifest.bytes)?.annotations;
             return Ok(Some(descriptor));
         }
-        let path = [self.name().as_str(), &descriptor.digest.to_string()];
-        let is_there = self.store().meta().get(MANIFEST, &path).await?.is_some();
-        Ok(is_there.then_some(descriptor))
+        Ok(self.has_manifest(&descriptor.digest).await?.then_some(descriptor))
     }
 }

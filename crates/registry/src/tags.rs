@@ -3,9 +3,13 @@
 use bulla::{Digest, MetaEntry, MetaWrite};
 
 use crate::error::{ErrorCode, RegistryError, Result};
-use crate::facts::{MANIFEST, TAG, TagFact, decode, encode};
+use crate::facts::{TAG, TagFact, decode, encode};
+use crate::listing::Listing;
 use crate::name::Tag;
 use crate::registry::{Page, Repository};
+
+/// Tags read in one go.
+const PAGE: usize = 1000;
 
 /// What a tag must name at the moment when it is written.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -146,27 +150,23 @@ impl Repository {
     pub(crate) async fn untag_deleted(&self, digest: &Digest) -> Result<()> {
         let meta = self.store().meta();
         let repository = self.name().as_str();
-        let manifest = [repository, &digest.to_string()];
-        let mut after: Option<String> = None;
-        loop {
-            let (entries, more) = meta.entries(TAG, &[repository], after.as_deref(), 1000).await?;
-            after = entries.last().and_then(|entry| entry.path.last().cloned());
-            for entry in entries {
+        let parent = [repository];
+        let mut listing = Listing::new(self.registry(), TAG, &parent, PAGE);
+        while let Some(page) = listing.entries().await? {
+            for (name, entry) in page {
                 // One that can't be read names nothing.
+                let Ok(entry) = entry else { continue };
                 if decode::<TagFact>(&entry).is_ok_and(|tag| tag.digest == *digest) {
                     // After the tag was read.
-                    if meta.get(MANIFEST, &manifest).await?.is_some() {
+                    if self.has_manifest(digest).await? {
                         return Ok(());
                     }
-                    let path = [repository, entry.path[1].as_str()];
                     // One that was moved or written at the same moment stays.
-                    let _: MetaWrite<()> = meta.remove(TAG, &path, &entry.version).await?;
+                    let _: MetaWrite<()> = meta.remove(TAG, &[repository, &name], &entry.version).await?;
                 }
             }
-            if !more || after.is_none() {
-                return Ok(());
-            }
         }
+        Ok(())
     }
 
     async fn tag_entry(&self, tag: &Tag) -> Result<Option<MetaEntry>> {

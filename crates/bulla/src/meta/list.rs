@@ -7,10 +7,10 @@ use std::collections::BTreeSet;
 
 use bulla_envelope::meta::MetaKind;
 use bulla_envelope::names::{NameError, is_component};
-use futures::{StreamExt, TryStreamExt, stream};
+use futures::TryStreamExt;
 
 use super::object::Found;
-use super::{Meta, MetaEntry, check_names};
+use super::{Meta, check_names};
 use crate::error::{Error, Result};
 use crate::store::StoreInner;
 
@@ -90,33 +90,6 @@ impl Meta {
         }
         inner.gate.secrets(inner).await?;
         Ok(MetaPage { names: first.into_iter().collect(), more })
-    }
-
-    /// As [`list`](Self::list), with the objects themselves, which are read one request each, 16 at once. An object that is
-    /// removed meanwhile is left out. The flag is [`MetaPage::more`].
-    ///
-    /// # Errors
-    /// As [`list`](Self::list) and [`get`](Self::get).
-    ///
-    /// # Cancel safety
-    /// Cancel safe.
-    pub async fn entries(
-        &self,
-        kind: MetaKind,
-        parent: &[&str],
-        after: Option<&str>,
-        limit: usize,
-    ) -> Result<(Vec<MetaEntry>, bool)> {
-        let page = self.list(kind, parent, after, limit).await?;
-        let entries: Vec<Option<MetaEntry>> = stream::iter(page.names)
-            .map(|name| async move {
-                let path = [parent, &[name.as_str()]].concat();
-                self.get(kind, &path).await
-            })
-            .buffered(READS)
-            .try_collect()
-            .await?;
-        Ok((entries.into_iter().flatten().collect(), page.more))
     }
 }
 

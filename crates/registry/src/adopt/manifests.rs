@@ -101,7 +101,7 @@ impl Copying<'_> {
             }
         };
         if is_there {
-            // Who was killed may have put it and not listed it below its subject: that is all there is to do again.
+            // What lists it below its subject may have been lost since: then it is put again.
             if !self.options.dry_run
                 && let Some(subject) = &parsed.subject
                 && !repository.has_referrer(subject, digest).await?

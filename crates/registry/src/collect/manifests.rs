@@ -14,14 +14,14 @@ pub(super) struct Known {
     pub(super) version: Option<MetaVersion>,
     pub(super) needs: Vec<Need>,
     pub(super) subject: Option<Digest>,
-    /// Its bytes are a blob.
-    pub(super) is_blob: bool,
+    /// It is being put, or who put it was killed.
+    pub(super) pending: bool,
 }
 
 /// The manifests of a repository, and those that stay.
 pub(super) struct Manifests {
     known: HashMap<Digest, Known>,
-    /// What goes with a manifest, and must not go before it: its children, and what refers to it.
+    /// What stays with a manifest, and must not go before it: its children, and what refers to it.
     follow: HashMap<Digest, Vec<Digest>>,
     stay: HashSet<Digest>,
 }
@@ -29,13 +29,12 @@ pub(super) struct Manifests {
 impl Manifests {
     pub(super) fn new(known: HashMap<Digest, Known>) -> Self {
         let mut follow: HashMap<Digest, Vec<Digest>> = HashMap::new();
+        // A pending one keeps others, and is kept by none.
+        let is_there = |digest: &Digest| known.get(digest).is_some_and(|manifest| !manifest.pending);
         for (digest, manifest) in &known {
-            let children = manifest.needs.iter().map(|need| match need {
-                Need::Blob(child) | Need::Manifest(child) => child,
-            });
-            let children = children.filter(|child| known.contains_key(*child));
+            let children = manifest.needs.iter().map(Need::digest).filter(|child| is_there(child));
             follow.entry(digest.clone()).or_default().extend(children.cloned());
-            if let Some(subject) = manifest.subject.as_ref().filter(|subject| known.contains_key(*subject)) {
+            if let Some(subject) = manifest.subject.as_ref().filter(|_| !manifest.pending) {
                 follow.entry(subject.clone()).or_default().push(digest.clone());
             }
         }
@@ -64,40 +63,99 @@ impl Manifests {
         self.stay.contains(digest)
     }
 
-    /// Those that do not stay, each before what follows it: one that turns out to be in use keeps what it needs.
+    /// Those that do not stay, each before what it needs, and before what refers to it where that is possible: one that turns
+    /// out to be in use keeps both.
     pub(super) fn in_order_of_removal(&self) -> Vec<Digest> {
         let going = || self.known.keys().filter(|digest| !self.stays(digest));
-        let mut before: HashMap<&Digest, usize> = going().map(|digest| (digest, 0)).collect();
+        let follow = |digest: &Digest| self.follow.get(digest).into_iter().flatten();
+        let needs = |digest: &Digest| self.known[digest].needs.iter().map(Need::digest);
+        let mut waits_for: HashMap<&Digest, usize> = going().map(|digest| (digest, 0)).collect();
+        let mut is_needed_by = waits_for.clone();
         for digest in going() {
-            for after in self.follow.get(digest).into_iter().flatten() {
-                before.entry(after).and_modify(|count| *count += 1);
+            follow(digest).for_each(|after| increment(&mut waits_for, after));
+            needs(digest).for_each(|after| increment(&mut is_needed_by, after));
+        }
+        let mut order: Vec<Digest> = Vec::with_capacity(waits_for.len());
+        let mut ready: Vec<&Digest> = going().filter(|digest| waits_for[digest] == 0).collect();
+        // An index may have one of its children as its subject. Nothing needs itself: digests are hashes.
+        let mut unneeded: Vec<&Digest> = going().filter(|digest| is_needed_by[digest] == 0).collect();
+        while let Some(digest) = ready.pop().or_else(|| unneeded.pop()) {
+            if waits_for.remove(digest).is_some() {
+                order.push(digest.clone());
+                ready.extend(follow(digest).filter(|after| decrement(&mut waits_for, after)));
+                unneeded.extend(needs(digest).filter(|after| decrement(&mut is_needed_by, after)));
             }
         }
-        let mut order: Vec<Digest> = Vec::with_capacity(before.len());
-        let mut ready: Vec<&Digest> = going().filter(|digest| before[digest] == 0).collect();
-        let mut placed: HashSet<&Digest> = ready.iter().copied().collect();
-        while let Some(digest) = ready.pop() {
-            order.push(digest.clone());
-            for after in self.follow.get(digest).into_iter().flatten() {
-                let Some(count) = before.get_mut(after) else { continue };
-                *count -= 1;
-                if *count == 0 && placed.insert(after) {
-                    ready.push(after);
-                }
-            }
-        }
-        // An index may have one of its children as its subject: neither is before the other.
-        order.extend(going().filter(|digest| !placed.contains(digest)).cloned());
         order
     }
 
     /// The digests that what stays needs, blobs and manifests alike.
     pub(super) fn needed(&self) -> HashSet<&Digest> {
         let needs = self.stay.iter().flat_map(|digest| &self.known[digest].needs);
-        needs
-            .map(|need| match need {
-                Need::Blob(digest) | Need::Manifest(digest) => digest,
-            })
-            .collect()
+        needs.map(Need::digest).collect()
+    }
+}
+
+fn increment<'a>(counts: &mut HashMap<&'a Digest, usize>, digest: &'a Digest) {
+    counts.entry(digest).and_modify(|count| *count += 1);
+}
+
+/// Whether it is nothing then, of what is counted.
+fn decrement(counts: &mut HashMap<&Digest, usize>, digest: &Digest) -> bool {
+    counts.get_mut(digest).is_some_and(|count| {
+        *count -= 1;
+        *count == 0
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use bulla::Algorithm;
+
+    use super::*;
+
+    fn digest(of: u32) -> Digest {
+        Digest::of(Algorithm::Sha256, &of.to_be_bytes())
+    }
+
+    fn known(needs: &[u32], subject: Option<u32>) -> Known {
+        let needs = needs.iter().map(|need| Need::Manifest(digest(*need))).collect();
+        Known {
+            modified: SystemTime::UNIX_EPOCH,
+            version: None,
+            needs,
+            subject: subject.map(digest),
+            pending: false,
+        }
+    }
+
+    fn order(of: impl IntoIterator<Item = (u32, Known)>) -> Vec<Digest> {
+        let known = of.into_iter().map(|(name, manifest)| (digest(name), manifest)).collect();
+        Manifests::new(known).in_order_of_removal()
+    }
+
+    #[test]
+    fn what_is_needed_and_what_refers_to_it_goes_later() {
+        let order = order([
+            (1, known(&[2, 3], None)),
+            (2, known(&[], None)),
+            (3, known(&[], None)),
+            (4, known(&[], Some(1))),
+        ]);
+        assert_eq!(order.len(), 4);
+        assert_eq!(order[0], digest(1));
+    }
+
+    /// An index whose subject is one of its children, many times over: there is no order that suits both.
+    #[test]
+    fn what_is_needed_goes_later_whatever_refers_to_what() {
+        let pairs = (0..100)
+            .flat_map(|i| [(2 * i, known(&[2 * i + 1], Some(2 * i + 1))), (2 * i + 1, known(&[], None))]);
+        let order = order(pairs);
+        assert_eq!(order.len(), 200);
+        let at = |name| order.iter().position(|other| *other == digest(name)).unwrap();
+        for i in 0..100 {
+            assert!(at(2 * i) < at(2 * i + 1));
+        }
     }
 }

@@ -6,11 +6,12 @@ use std::time::SystemTime;
 use bulla::{Digest, MetaEntry, MetaVersion};
 
 use super::manifests::{Known, Manifests};
-use super::{Listing, Run, is_damage};
+use super::{PAGE, Run, is_damage};
 use crate::error::Result;
 use crate::facts::{LINK, MANIFEST, TAG, TagFact, decode, decode_manifest};
+use crate::listing::Listing;
 use crate::manifest::Parsed;
-use crate::name::{Reference, RepositoryName, parse_digest};
+use crate::name::{RepositoryName, parse_digest};
 use crate::registry::Repository;
 
 /// A link as gc read it.
@@ -53,7 +54,7 @@ impl Run<'_> {
         let registry = self.registry.clone();
         let listed: HashSet<Digest> = links.iter().map(|link| link.digest.clone()).collect();
         let parent = [repository.name().as_str()];
-        let mut listing = Listing::new(&registry, LINK, &parent);
+        let mut listing = Listing::new(&registry, LINK, &parent, PAGE);
         while let Some(names) = listing.names().await? {
             for digest in names.iter().filter_map(|name| parse_digest(name).ok()) {
                 if !listed.contains(&digest) {
@@ -62,8 +63,11 @@ impl Run<'_> {
             }
         }
         for tag in &tags {
-            let dangles = self.is_old(tag.modified) && !known.contains_key(&tag.digest);
-            if dangles && self.remove(TAG, &[repository.name().as_str(), &tag.name], &tag.version).await? {
+            let dangles = known.get(&tag.digest).is_none_or(|manifest| manifest.pending);
+            if dangles
+                && self.is_old(tag.modified)
+                && self.remove(TAG, &[repository.name().as_str(), &tag.name], &tag.version).await?
+            {
                 self.report.removed_tags += 1;
             }
         }
@@ -76,18 +80,18 @@ impl Run<'_> {
             if manifests.stays(&digest) {
                 continue;
             }
-            if self.remove_manifest(&repository, &digest, manifests.get(&digest)).await? {
-                self.report.removed_manifests += 1;
+            let known = manifests.get(&digest);
+            if self.remove_manifest(&repository, &digest, known).await? {
+                self.report.removed_manifests += u64::from(!known.pending);
             } else {
                 manifests.keep(&digest);
             }
         }
-        for (digest, _) in manifests.iter().filter(|(digest, known)| known.is_blob && manifests.stays(digest))
-        {
+        for (digest, known) in manifests.iter().filter(|(digest, _)| manifests.stays(digest)) {
+            // Where its bytes are a blob.
             unneeded.remove(digest);
+            self.report.manifests += u64::from(!known.pending);
         }
-        self.report.manifests +=
-            manifests.iter().filter(|(digest, _)| manifests.stays(digest)).count() as u64;
         let needed = manifests.needed();
         for link in links {
             let goes = self.is_old(link.modified) && !needed.contains(&link.digest);
@@ -105,7 +109,7 @@ impl Run<'_> {
     async fn links(&mut self, repository: &Repository) -> Result<Vec<Link>> {
         let (registry, parent) = (self.registry.clone(), [repository.name().as_str()]);
         let mut links = Vec::new();
-        let mut listing = Listing::new(&registry, LINK, &parent);
+        let mut listing = Listing::new(&registry, LINK, &parent, PAGE);
         while let Some(page) = listing.entries().await? {
             for (name, entry) in page {
                 match (parse_digest(&name), entry) {
@@ -127,7 +131,7 @@ impl Run<'_> {
         known: &mut HashMap<Digest, Known>,
     ) -> Result<()> {
         let (registry, parent) = (self.registry.clone(), [repository.name().as_str()]);
-        let mut listing = Listing::new(&registry, MANIFEST, &parent);
+        let mut listing = Listing::new(&registry, MANIFEST, &parent, PAGE);
         loop {
             // What was read is not read again: a manifest never changes what it needs.
             let page = if first {
@@ -164,29 +168,29 @@ impl Run<'_> {
         first: bool,
     ) -> Result<Option<(Digest, Known)>> {
         let (fact, bytes) = decode_manifest(&entry)?;
-        let is_blob = bytes.is_none();
         let bytes = match bytes {
-            Some(bytes) => bytes,
-            None => match repository.manifest(&Reference::Digest(digest.clone())).await? {
-                Some(manifest) => manifest.bytes,
-                None => return Ok(None),
-            },
+            Some(bytes) => Ok(bytes),
+            None => repository.long_bytes(&digest, fact.size).await,
         };
-        let parsed = Parsed::new(Some(&fact.media_type), &bytes)?;
-        let known = Known {
-            modified: entry.modified,
-            version: first.then_some(entry.version),
-            needs: parsed.needs,
-            subject: parsed.subject,
-            is_blob,
+        let (needs, subject) = match bytes {
+            Ok(bytes) => {
+                let parsed = Parsed::new(Some(&fact.media_type), &bytes)?;
+                (parsed.needs, parsed.subject)
+            }
+            // Who puts it looks for what it needs after its bytes are there.
+            Err(error) if is_damage(&error) && fact.pending => (Vec::new(), None),
+            Err(error) if is_damage(&error) && !repository.has_manifest(&digest).await? => return Ok(None),
+            Err(error) => return Err(error),
         };
+        let version = first.then_some(entry.version);
+        let known = Known { modified: entry.modified, version, needs, subject, pending: fact.pending };
         Ok(Some((digest, known)))
     }
 
     async fn tags(&mut self, repository: &Repository) -> Result<Vec<TagRead>> {
         let (registry, parent) = (self.registry.clone(), [repository.name().as_str()]);
         let mut tags = Vec::new();
-        let mut listing = Listing::new(&registry, TAG, &parent);
+        let mut listing = Listing::new(&registry, TAG, &parent, PAGE);
         while let Some(page) = listing.entries().await? {
             for (name, entry) in page {
                 match entry.and_then(|entry| Ok((decode::<TagFact>(&entry)?.digest, entry))) {
@@ -203,6 +207,9 @@ impl Run<'_> {
     /// The manifests that stay whatever the others do.
     fn kept_by_themselves(&self, manifests: &Manifests, tagged: &HashSet<&Digest>) -> Vec<Digest> {
         let stays = |digest: &Digest, known: &Known| {
+            if known.pending {
+                return known.version.is_none() || !self.is_old(known.modified);
+            }
             let Some(untagged_before) = self.untagged_before else { return true };
             tagged.contains(digest) || known.version.is_none() || known.modified > untagged_before
         };

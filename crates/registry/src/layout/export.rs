@@ -119,7 +119,7 @@ impl Exporting<'_> {
             }
             let parsed = Parsed::new(Some(&media_type), &bytes)?;
             for need in parsed.needs {
-                let (Need::Blob(needed) | Need::Manifest(needed)) = &need;
+                let needed = need.digest();
                 if let Need::Manifest(_) = need
                     && let Some(child) = self.repository.manifest(&Reference::Digest(needed.clone())).await?
                 {

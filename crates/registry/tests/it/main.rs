@@ -22,6 +22,7 @@ mod model;
 mod mount;
 mod needs;
 mod nodes;
+mod pending;
 mod referrers;
 mod revoked;
 #[cfg(feature = "aws-lc")]

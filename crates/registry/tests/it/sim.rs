@@ -1,7 +1,7 @@
 //! Several nodes that push what they share, several that collect, one unreliable bucket, one seed.
 //!
 //! What must hold, whatever is lost, late, doubled, paused or killed:
-//! - what a tag names is whole: its manifest and every layer can be read;
+//! - what a tag names is whole: its manifest and every layer can be read, and so is any other manifest for as long as it is there;
 //! - a tag whose push was acknowledged, and that nobody deletes, is there;
 //! - a signature that stays with its image is listed;
 //! - no push fails for want of a blob or manifest that it found, if its steps follow one another within half of the grace;
@@ -172,7 +172,9 @@ async fn pushes(registry: &Registry, random: &SeededRandom, acknowledged: &Ackno
         }
         let name = *random.pick(&REPOSITORIES);
         let tag: &str = random.pick::<&str>(&TAGS);
-        check(&registry.repository(name.parse().unwrap()), tag, true).await;
+        let repository = registry.repository(name.parse().unwrap());
+        check(&repository, tag, true).await;
+        check_any(&repository, random).await;
     }
 }
 
@@ -316,16 +318,42 @@ async fn check(repository: &Repository, tag: &str, may_be_absent: bool) {
         }
         Err(error) => return acceptable(error),
     };
-    whole(repository, &manifest.bytes).await;
+    if let Some(missing) = missing(repository, &manifest.bytes).await {
+        panic!("{missing}, which {tag} needs, is gone from {}", repository.name());
+    }
 }
 
-async fn whole(repository: &Repository, manifest: &[u8]) {
+/// Any manifest, tagged or not, or half put by somebody who was killed: if it is there, it is whole.
+async fn check_any(repository: &Repository, random: &SeededRandom) {
+    let meta = repository.registry().store().meta();
+    let Ok(page) = meta.list(MANIFEST, &[repository.name().as_str()], None, 1000).await else { return };
+    if page.names.is_empty() {
+        return;
+    }
+    let digest: Digest = random.pick(&page.names).parse().unwrap();
+    // It may be deleted, and put again, between two reads.
+    for _ in 0..3 {
+        match repository.manifest(&Reference::Digest(digest.clone())).await {
+            Ok(Some(manifest)) if missing(repository, &manifest.bytes).await.is_some() => {}
+            Ok(_) => return,
+            Err(error) => return acceptable(error),
+        }
+    }
+    panic!("{digest} is there, and what it needs is gone from {}", repository.name());
+}
+
+/// The first that a manifest needs and that is not there.
+async fn missing(repository: &Repository, manifest: &[u8]) -> Option<Digest> {
     let value: serde_json::Value = serde_json::from_slice(manifest).unwrap();
     for child in value["manifests"].as_array().into_iter().flatten() {
         let digest: Digest = child["digest"].as_str().unwrap().parse().unwrap();
         match repository.manifest(&Reference::Digest(digest.clone())).await {
-            Ok(Some(manifest)) => Box::pin(whole(repository, &manifest.bytes)).await,
-            Ok(None) => panic!("{digest} of an index is gone"),
+            Ok(Some(manifest)) => {
+                if let Some(missing) = Box::pin(missing(repository, &manifest.bytes)).await {
+                    return Some(missing);
+                }
+            }
+            Ok(None) => return Some(digest),
             Err(error) => acceptable(error),
         }
     }
@@ -336,10 +364,11 @@ async fn whole(repository: &Repository, manifest: &[u8]) {
                 Ok(bytes) => assert_eq!(sha256(&bytes), digest),
                 Err(error) => acceptable(error.into()),
             },
-            Ok(None) => panic!("{digest} is gone from {}", repository.name()),
+            Ok(None) => return Some(digest),
             Err(error) => acceptable(error),
         }
     }
+    None
 }
 
 async fn check_the_end(registry: &Registry, acknowledged: &Acknowledged) {

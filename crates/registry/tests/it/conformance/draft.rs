@@ -1,9 +1,11 @@
 //! The draft's suite: manifests of every kind that it knows, from push to deletion.
 
+use std::collections::BTreeSet;
+
 use bulla::{Algorithm, Digest};
 use serde_json::{Map, Value, json};
 
-use super::{CONFIG, EMPTY, EXAMPLE, LAYER, OCTETS, assert_manifest, blob, descriptor};
+use super::{CONFIG, EMPTY, EXAMPLE, LAYER, OCTETS, assert_blob, assert_manifest, blob, descriptor};
 use crate::client::{OCI_INDEX, OCI_MANIFEST, ending, sha256};
 use crate::support::Node;
 
@@ -89,6 +91,10 @@ impl Data {
             }
             "empty index" => drop(data.index(vec![], nothing())),
             "artifact" => drop(data.artifact(EXAMPLE[0], nothing())),
+            "artifact without layers" => {
+                let empty = descriptor(EMPTY, b"{}", data.algorithm);
+                data.artifact(EXAMPLE[0], json!({ "layers": [empty] }));
+            }
             "artifact index" => {
                 let of = vec![data.artifact(EXAMPLE[0], nothing()), data.artifact(EXAMPLE[0], nothing())];
                 data.index(of, json!({ "artifactType": EXAMPLE[0] }));
@@ -129,9 +135,9 @@ impl Data {
                 data.index(of, json!({ "org.example.more": "b" }));
             }
             "no layers" => drop(data.image(0, nothing())),
-            // By digest, with tags as parameters.
+            // Also by digest, with tags as parameters.
             _ => {
-                let of = vec![data.image(2, nothing())];
+                let of = vec![data.image(2, nothing()), data.image(2, nothing())];
                 data.index(of, nothing());
             }
         }
@@ -147,9 +153,11 @@ async fn every_kind_of_data() {
     let kinds = [
         "image",
         "large manifest",
+        "index",
         "nested index",
         "empty index",
         "artifact",
+        "artifact without layers",
         "artifact index",
         "subject",
         "index with subject",
@@ -168,13 +176,19 @@ async fn every_kind_of_data() {
             let digest = Digest::of(data.algorithm, content);
             let path = ending(&client.begin(repo).await, &digest);
             client.send("PUT", &path, &[OCTETS], content).await.assert_status(201);
+            assert_blob(&client, repo, &digest, content).await;
         }
         let (mut tags, mut referred) = (Vec::new(), Vec::new());
         for (number, (kind, bytes)) in data.manifests.iter().enumerate() {
             let digest = Digest::of(data.algorithm, bytes).to_string();
             let tag = format!("tag-{number}");
             let as_parameter = what.starts_with("tag parameter");
-            let query = if as_parameter { format!("?tag={tag}") } else { String::new() };
+            // The last one, which needs the others, has two.
+            let mut new = vec![tag.clone()];
+            if as_parameter && number + 1 == data.manifests.len() {
+                new.push(format!("{tag}-top"));
+            }
+            let query = if as_parameter { format!("?tag={}", new.join("&tag=")) } else { String::new() };
             let put = client.push_manifest(repo, &format!("{digest}{query}"), kind, bytes).await;
             assert_eq!(put.header("docker-content-digest"), Some(digest.as_str()), "{what}");
             assert_manifest(&client, repo, put.location().rsplit('/').next().unwrap(), kind, bytes).await;
@@ -189,18 +203,26 @@ async fn every_kind_of_data() {
                 referred.push((subject.to_owned(), entry));
             }
             if as_parameter {
-                assert_eq!(put.headers("oci-tag"), [tag.as_str()]);
+                assert_eq!(put.headers("oci-tag"), new);
             } else if what != "sha512" {
                 let put = client.push_manifest(repo, &tag, kind, bytes).await;
                 assert_eq!(put.header("docker-content-digest"), Some(digest.as_str()), "{what}");
             } else {
                 continue;
             }
-            assert_manifest(&client, repo, &tag, kind, bytes).await;
-            tags.push(tag);
+            for tag in new {
+                assert_manifest(&client, repo, &tag, kind, bytes).await;
+                tags.push(tag);
+            }
         }
-        let listed = client.get(&format!("/v2/{repo}/tags/list")).await.assert_status(200).json();
-        assert_eq!(listed["tags"], json!(tags), "{what}");
+        let list = async |query: &str| {
+            client.get(&format!("/v2/{repo}/tags/list{query}")).await.assert_status(200).json()["tags"]
+                .clone()
+        };
+        assert_eq!(list("").await, json!(tags), "{what}");
+        for (i, last) in tags.iter().enumerate() {
+            assert_eq!(list(&format!("?last={last}")).await, json!(tags[i + 1..]), "{what}");
+        }
         for (subject, entry) in &referred {
             let kind = entry["artifactType"].as_str().unwrap().replace('+', "%2B");
             for query in [String::new(), format!("?artifactType={kind}")] {
@@ -216,6 +238,13 @@ async fn every_kind_of_data() {
         }
         for (_, bytes) in data.manifests.iter().rev() {
             let path = format!("/v2/{repo}/manifests/{}", Digest::of(data.algorithm, bytes));
+            client.delete(&path).await.assert_status(202);
+            client.head(&path).await.assert_status(404);
+        }
+        let blobs: BTreeSet<_> =
+            data.blobs.iter().map(|content| Digest::of(data.algorithm, content).to_string()).collect();
+        for digest in blobs {
+            let path = format!("/v2/{repo}/blobs/{digest}");
             client.delete(&path).await.assert_status(202);
             client.head(&path).await.assert_status(404);
         }

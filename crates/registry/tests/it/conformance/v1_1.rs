@@ -15,25 +15,49 @@ use crate::support::Node;
 async fn pull() {
     let (_world, node) = Node::alone().await;
     let client = node.client;
-    let manifest = client.image("org/repo", b"a layer").await;
-    client.push_manifest("org/repo", "tagtest0", OCI_MANIFEST, &manifest).await;
-    let digest = sha256(&manifest).to_string();
-    let absent = sha256(b"hello world");
-    for method in ["HEAD", "GET"] {
-        let blob = format!("/v2/org/repo/blobs/{absent}");
-        client.send(method, &blob, &[], b"").await.assert_status(404);
-        for reference in [".INVALID_MANIFEST_NAME", "nonexistent", &absent.to_string()] {
-            let answer = client.send(method, &format!("/v2/org/repo/manifests/{reference}"), &[], b"").await;
-            assert_eq!(answer.status, 404, "{method} {reference}");
+    // One is pushed by a tag, the other by its digest; deleted before and after their blobs.
+    for (round, manifests_first) in [true, false].into_iter().enumerate() {
+        let layers = [blob(40, 2 * round), blob(40, 2 * round + 1)];
+        let manifests =
+            [client.image("org/repo", &layers[0]).await, client.image("org/repo", &layers[1]).await];
+        let digests = [sha256(&manifests[0]).to_string(), sha256(&manifests[1]).to_string()];
+        client.push_manifest("org/repo", "tagtest0", OCI_MANIFEST, &manifests[0]).await;
+        client.push_manifest("org/repo", &digests[1], OCI_MANIFEST, &manifests[1]).await;
+        let absent = sha256(b"hello world");
+        for method in ["HEAD", "GET"] {
+            let blob = format!("/v2/org/repo/blobs/{absent}");
+            client.send(method, &blob, &[], b"").await.assert_status(404);
+            for reference in [".INVALID_MANIFEST_NAME", "nonexistent", &absent.to_string()] {
+                let answer =
+                    client.send(method, &format!("/v2/org/repo/manifests/{reference}"), &[], b"").await;
+                assert_eq!(answer.status, 404, "{method} {reference}");
+            }
+        }
+        for layer in &layers {
+            assert_blob(&client, "org/repo", &sha256(layer), layer).await;
+        }
+        for (reference, manifest) in
+            [("tagtest0", &manifests[0]), (&digests[0], &manifests[0]), (&digests[1], &manifests[1])]
+        {
+            assert_manifest(&client, "org/repo", reference, OCI_MANIFEST, manifest).await;
+        }
+        // Later revisions ask by GET what earlier ones asked by PUT.
+        let path = "/v2/org/repo/manifests/sha256:totallywrong";
+        for (method, body) in [("GET", b"".as_slice()), ("PUT", b"blablabla")] {
+            let answer = client.send(method, path, &[("Content-Type", OCI_MANIFEST)], body).await;
+            answer.assert_error(400, "DIGEST_INVALID");
+        }
+        let mut paths: Vec<String> =
+            digests.iter().map(|it| format!("/v2/org/repo/manifests/{it}")).collect();
+        paths.extend(layers.iter().map(|it| format!("/v2/org/repo/blobs/{}", sha256(it))));
+        if !manifests_first {
+            paths.reverse();
+        }
+        for path in paths {
+            client.delete(&path).await.assert_status(202);
+            client.head(&path).await.assert_status(404);
         }
     }
-    assert_blob(&client, "org/repo", &sha256(b"a layer"), b"a layer").await;
-    for reference in ["tagtest0", &digest] {
-        assert_manifest(&client, "org/repo", reference, OCI_MANIFEST, &manifest).await;
-    }
-    let path = "/v2/org/repo/manifests/sha256:totallywrong";
-    let answer = client.send("PUT", path, &[("Content-Type", OCI_MANIFEST)], b"blablabla").await;
-    answer.assert_error(400, "DIGEST_INVALID");
 }
 
 #[tokio::test]
@@ -91,17 +115,26 @@ async fn push() {
     let mount = async |query: String| {
         client.send("POST", &format!("/v2/other/repo/blobs/uploads/?{query}"), &[], b"").await
     };
-    mount(format!("mount={}&from=org/repo", sha256(b"dummy"))).await.assert_status(202);
+    for from in ["", "&from=org/repo"] {
+        mount(format!("mount={}{from}", sha256(b"dummy"))).await.assert_status(202).location();
+    }
     let mounted = mount(format!("mount={}&from=org/repo", sha256(&content))).await;
     assert_eq!(mounted.location(), format!("/v2/other/repo/blobs/{}", sha256(&content)));
     assert_created(&client, mounted, &sha256(&content), &content).await;
     assert_created(&client, mount(format!("mount={}", sha256(config))).await, &sha256(config), config).await;
     // Manifests.
     client.get("/v2/org/repo/manifests/nonexistent").await.assert_error(404, "MANIFEST_UNKNOWN");
-    let layers = [json!([descriptor(LAYER, &content, Algorithm::Sha256)]), json!([])];
-    for (i, layers) in layers.iter().enumerate() {
-        let manifest = json!({"schemaVersion": 2, "mediaType": OCI_MANIFEST,
-            "config": descriptor(CONFIG, config, Algorithm::Sha256), "layers": layers});
+    // The configuration's entry has its bytes, and a field that no specification has. Without layers, the manifest doesn't
+    // say either what it is.
+    let mut entry = descriptor(CONFIG, config, Algorithm::Sha256);
+    entry["data"] = json!("eyJhcmNoaXRlY3R1cmUiOiJhbWQ2NCIsIm9zIjoibGludXgifQ==");
+    entry["newUnspecifiedField"] = json!("aGVsbG8gd29ybGQ=");
+    let manifests = [
+        json!({"schemaVersion": 2, "mediaType": OCI_MANIFEST, "config": entry,
+            "layers": [descriptor(LAYER, &content, Algorithm::Sha256)]}),
+        json!({"schemaVersion": 2, "config": entry, "layers": []}),
+    ];
+    for (i, manifest) in manifests.iter().enumerate() {
         let manifest = manifest.to_string().into_bytes();
         for tag in 0..4 {
             let put =
@@ -143,19 +176,32 @@ async fn discovery() {
     };
     let listed = |answer: &Answer| answer.json()["manifests"].as_array().unwrap().clone();
     assert!(listed(&referrers(&sha256(b"dummy"), "").await).is_empty());
-    // Five of them, two before the subject: two types, in the configuration or of their own; one is an index.
+    // Five of them, three before their subject: two types, in the configuration or of their own; one is an index of the
+    // first two. And one whose subject never comes.
+    let (image, absent) = (client.image("org/repo", b"another layer").await, b"never pushed");
     let subject = sha256(&image);
     let empty = client.push_blob("org/repo", b"{}").await;
     let mut expected = BTreeMap::new();
-    for (i, (kind, of_config)) in
-        [(0, true), (0, false), (1, true), (1, false), (2, false)].into_iter().enumerate()
-    {
-        let subject = json!({"mediaType": OCI_MANIFEST, "digest": subject.to_string(), "size": image.len()});
+    let mut of_absent = Vec::new();
+    let asked = [
+        (0, true, true),
+        (0, false, true),
+        (2, false, true),
+        (1, true, true),
+        (1, false, true),
+        (1, false, false),
+    ];
+    for (i, (kind, of_config, is_there)) in asked.into_iter().enumerate() {
+        if i == 3 {
+            client.push_manifest("org/repo", "tagtest0", OCI_MANIFEST, &image).await;
+        }
+        let subject = descriptor(OCI_MANIFEST, if is_there { &image } else { absent }, Algorithm::Sha256);
         let annotations = json!({"org.opencontainers.conformance.test": i.to_string()});
         let entry = |kind: &str| json!({"mediaType": kind, "digest": empty.to_string(), "size": 2});
         let (media_type, artifact, manifest) = if kind == 2 {
+            let of: Vec<_> = expected.values().cloned().collect();
             let manifest = json!({"schemaVersion": 2, "mediaType": OCI_INDEX, "artifactType": "application/x.index",
-                "manifests": [], "subject": subject, "annotations": annotations});
+                "manifests": of, "subject": subject, "annotations": annotations});
             (OCI_INDEX, "application/x.index", manifest)
         } else {
             let mut manifest = json!({"schemaVersion": 2, "mediaType": OCI_MANIFEST,
@@ -169,11 +215,16 @@ async fn discovery() {
         let bytes = manifest.to_string().into_bytes();
         let digest = sha256(&bytes).to_string();
         let put = client.push_manifest("org/repo", &digest, media_type, &bytes).await;
-        assert_eq!(put.header("oci-subject"), Some(sha256(&image).to_string().as_str()));
+        assert_eq!(put.header("oci-subject"), subject["digest"].as_str());
         let entry = json!({"mediaType": media_type, "digest": digest, "size": bytes.len(), "artifactType": artifact,
             "annotations": annotations});
-        expected.insert(digest, entry);
+        if is_there {
+            expected.insert(digest, entry);
+        } else {
+            of_absent.push(entry);
+        }
     }
+    assert_eq!(listed(&referrers(&sha256(absent), "").await), of_absent);
     let all = listed(&referrers(&subject, "").await);
     assert_eq!(all, expected.values().cloned().collect::<Vec<_>>());
     let answer = referrers(&subject, &format!("?artifactType={}", EXAMPLE[0])).await;
