@@ -52,12 +52,20 @@ impl Action {
 pub enum Needs<'a> {
     /// Nothing but to be somebody: `GET /v2/`.
     Login,
-    /// An action on a repository; a mount needs two, one after the other.
+    /// An action on a repository.
     Repository {
         /// Its name.
         name: &'a str,
         /// The action.
         action: Action,
+    },
+    /// To push to one repository. Pulling from the other is asked for after it, and then nobody is refused: so who brings
+    /// credentials for the one is told here that both are wanted.
+    Mount {
+        /// The name of where it goes.
+        name: &'a str,
+        /// The name of where it is.
+        from: &'a str,
     },
     /// The list of all repositories.
     Catalog,

@@ -131,8 +131,7 @@ async fn dispatch(app: App, request: Request) -> Result<Response, Failure> {
         };
     };
     let name: RepositoryName = name.parse()?;
-    let needs = Needs::Repository { name: name.as_str(), action: action(&route.endpoint, &method) };
-    check(&app, &parts.headers, needs).await?;
+    check(&app, &parts.headers, needs(&name, &route.endpoint, &method, &query)).await?;
     let repository = app.registry.repository(name);
     let call = Call { app, repository, query, headers: parts.headers };
     match route.endpoint {
@@ -143,6 +142,17 @@ async fn dispatch(app: App, request: Request) -> Result<Response, Failure> {
         Endpoint::Uploads => uploads::begin(call, body).await,
         Endpoint::Upload(id) => uploads::serve(call, body, &method, &id).await,
         Endpoint::Referrers(digest) => referrers::list(call, &digest).await,
+    }
+}
+
+/// What a request to a repository needs. `from` is said of what could be the name of one, and looked at later.
+fn needs<'a>(name: &'a RepositoryName, endpoint: &Endpoint, method: &Method, query: &'a Query) -> Needs<'a> {
+    let name = name.as_str();
+    match (endpoint, query.get("mount"), query.get("from")) {
+        (Endpoint::Uploads, Some(_), Some(from)) if from.parse::<RepositoryName>().is_ok() => {
+            Needs::Mount { name, from }
+        }
+        _ => Needs::Repository { name, action: action(endpoint, method) },
     }
 }
 

@@ -142,6 +142,10 @@ impl Bearer {
                 };
                 challenge.push_str(&format!(r#",scope="repository:{name}:{actions}""#));
             }
+            Needs::Mount { name, from } => {
+                let scope = format!(r#",scope="repository:{name}:pull,push repository:{from}:pull""#);
+                challenge.push_str(&scope);
+            }
         }
         if let Some(error) = error {
             challenge.push_str(&format!(r#",error="{error}""#));
@@ -164,6 +168,9 @@ impl Access for Bearer {
             Needs::Catalog => grants.iter().any(|grant| grant.allows("registry", "catalog", "*")),
             Needs::Repository { name, action } => {
                 grants.iter().any(|grant| grant.allows("repository", name, action.as_str()))
+            }
+            Needs::Mount { name, .. } => {
+                grants.iter().any(|grant| grant.allows("repository", name, Action::Push.as_str()))
             }
         };
         if granted { Ok(()) } else { Err(self.challenge(needs, Some("insufficient_scope"))) }

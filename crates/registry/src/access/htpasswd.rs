@@ -135,7 +135,10 @@ impl Access for Htpasswd {
         if !self.holds(basic).await? {
             return Err(unauthorized());
         }
-        let changes = matches!(needs, Needs::Repository { action: Action::Push | Action::Delete, .. });
+        let changes = match needs {
+            Needs::Login | Needs::Catalog | Needs::Repository { action: Action::Pull, .. } => false,
+            Needs::Repository { action: Action::Push | Action::Delete, .. } | Needs::Mount { .. } => true,
+        };
         if changes && self.read_only.contains(&name) { Err(Refused::Denied) } else { Ok(()) }
     }
 }

@@ -24,6 +24,7 @@ impl Access for Listed {
             Needs::Login => "login".to_owned(),
             Needs::Catalog => "catalog".to_owned(),
             Needs::Repository { name, action } => format!("{} {name}", action.as_str()),
+            Needs::Mount { name, from } => format!("push {name} from {from}"),
         };
         let may = self.allowed.contains(&needs.as_str());
         self.asked.lock().unwrap().push(needs);
@@ -62,7 +63,13 @@ async fn every_request_needs_what_it_does_and_the_refusal_says_nothing() {
         ("DELETE", "app/manifests/v1", "app/manifests/v2", "delete app"),
         ("DELETE", &format!("app/manifests/{there}"), &format!("app/manifests/{absent}"), "delete app"),
         ("DELETE", &format!("app/blobs/{blob}"), &format!("app/blobs/{absent}"), "delete app"),
-        ("POST", "app/blobs/uploads/", &format!("app/blobs/uploads/?mount={blob}&from=app"), "push app"),
+        ("POST", "app/blobs/uploads/", &format!("app/blobs/uploads/?mount={blob}&from=.no"), "push app"),
+        (
+            "POST",
+            &format!("app/blobs/uploads/?mount={blob}&from=other"),
+            &format!("app/blobs/uploads/?mount={absent}&from=other"),
+            "push app from other",
+        ),
         ("POST", "app/blobs/uploads", "app/blobs/uploads?digest=none", "push app"),
         (
             "GET HEAD PATCH PUT DELETE",
@@ -99,7 +106,8 @@ async fn a_mount_that_is_not_allowed_looks_like_one_that_finds_nothing() {
     let open = everybodys.client;
     let secret = open.push_blob("theirs", b"a secret").await;
     open.push_blob("ours", b"something").await;
-    let (node, access) = node(&world, &["push ours", "pull ours"]).await;
+    let (node, access) =
+        node(&world, &["push ours", "push ours from theirs", "push ours from nowhere", "pull ours"]).await;
     let mut answers = Vec::new();
     for query in [
         format!("mount={secret}&from=theirs"),

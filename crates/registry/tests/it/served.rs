@@ -94,10 +94,11 @@ pub(crate) fn guarded(access: Arc<dyn Access>) -> Router {
         let access = Arc::clone(&access);
         async move {
             let (method, path, headers) =
-                (request.method().clone(), request.uri().path().to_owned(), request.headers().clone());
+                (request.method().clone(), request.uri().to_string(), request.headers().clone());
             let needs = match path.strip_prefix("/v2/").unwrap() {
                 "" => Needs::Login,
                 "_catalog" => Needs::Catalog,
+                "a/b/blobs/uploads/?from=c" => Needs::Mount { name: "a/b", from: "c" },
                 rest => Needs::Repository {
                     name: rest.rsplit_once("/manifests/").unwrap().0,
                     action: match method {

@@ -132,27 +132,34 @@ async fn a_token_allows_what_it_says_and_the_challenge_says_what_is_missing() {
         (Method::PUT, "a/b/manifests/x", r#"scope="repository:a/b:pull,push""#),
         (Method::DELETE, "a/b/manifests/x", r#"scope="repository:a/b:delete""#),
         (Method::GET, "_catalog", r#"scope="registry:catalog:*""#),
+        (Method::POST, "a/b/blobs/uploads/?from=c", r#"scope="repository:a/b:pull,push repository:c:pull""#),
     ];
     for (grants, allowed) in [
-        (json!([]), [false, false, false, false]),
-        (json!(null), [false, false, false, false]),
-        (json!([repository("a/b", &["pull"])]), [true, false, false, false]),
-        (json!([repository("a/b", &["push"])]), [false, true, false, false]),
-        (json!([repository("a/b", &["pull", "push"])]), [true, true, false, false]),
-        (json!([repository("a/b", &["delete"])]), [false, false, true, false]),
-        (json!([repository("a/b", &["*"])]), [true, true, true, false]),
-        (json!([repository("a/b", &[])]), [false, false, false, false]),
-        (json!([repository("a", &["*"]), repository("a/b/c", &["*"])]), [false, false, false, false]),
-        (json!([{ "type": "registry", "name": "catalog", "actions": ["*"] }]), [false, false, false, true]),
+        (json!([]), [false, false, false, false, false]),
+        (json!(null), [false, false, false, false, false]),
+        (json!([repository("a/b", &["pull"])]), [true, false, false, false, false]),
+        (json!([repository("a/b", &["push"])]), [false, true, false, false, true]),
+        (json!([repository("a/b", &["pull", "push"])]), [true, true, false, false, true]),
+        (json!([repository("a/b", &["delete"])]), [false, false, true, false, false]),
+        (json!([repository("a/b", &["*"])]), [true, true, true, false, true]),
+        (json!([repository("a/b", &[])]), [false, false, false, false, false]),
+        (json!([repository("a", &["*"]), repository("a/b/c", &["*"])]), [false, false, false, false, false]),
+        (
+            json!([{ "type": "registry", "name": "catalog", "actions": ["*"] }]),
+            [false, false, false, true, false],
+        ),
         (
             json!([{ "type": "registry", "name": "catalog", "actions": ["pull"] }]),
-            [false, false, false, false],
+            [false, false, false, false, false],
         ),
         (
             json!([{ "type": "repository", "name": "catalog", "actions": ["*"] }]),
-            [false, false, false, false],
+            [false, false, false, false, false],
         ),
-        (json!([{ "type": "registry", "name": "a/b", "actions": ["*"] }]), [false, false, false, false]),
+        (
+            json!([{ "type": "registry", "name": "a/b", "actions": ["*"] }]),
+            [false, false, false, false, false],
+        ),
     ] {
         let token = signer.sign(&claims(grants.clone()));
         assert!(asked.holds(&token).await, "{grants}");
