@@ -2,7 +2,7 @@
 //! when they change. What is served is an axum router's business.
 //!
 //! ```text
-//! TCP (stalled writes) ─ TLS (certificate of the moment) ─ HTTP/1.1 or 2 (heads: size, count, time) ─ bodies (pace) ─► router
+//! TCP (stalled writes) ─ TLS (certificate of the moment) ─ HTTP/1.1 or 2 (heads: size, count, time) ─ bodies (pace, rest) ─► router
 //! ```
 
 #![forbid(unsafe_code)]
@@ -10,6 +10,7 @@
 
 mod listener;
 mod pace;
+mod rest;
 mod tls;
 mod watched;
 

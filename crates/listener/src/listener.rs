@@ -10,7 +10,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::ConnectInfo;
 use hyper::body::Incoming;
-use hyper::header::{HOST, HeaderValue, TRANSFER_ENCODING};
+use hyper::header::{EXPECT, HOST, HeaderValue, TRANSFER_ENCODING};
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode, Version};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -26,6 +26,7 @@ use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt;
 
 use crate::pace::{Pace, Paced};
+use crate::rest::Rest;
 
 /// Less than this hyper does not take.
 const MIN_BUFFER: usize = 8 << 10;
@@ -36,7 +37,8 @@ const MIN_BUFFER: usize = 8 << 10;
 pub struct Limits {
     /// Connections at a time, at least one; more wait in the kernel's queue.
     pub connections: usize,
-    /// For a handshake, a first request, the head of any request: what takes longer is not coming.
+    /// For a handshake, a first request, the head of any request, what is sent after its answer: what takes longer is not
+    /// coming.
     pub patience: Duration,
     /// For what is still answered after the server was told to stop.
     pub grace: Duration,
@@ -167,7 +169,7 @@ impl Connection {
             let asked = Arc::clone(&asked);
             service_fn(move |request: Request<Incoming>| {
                 asked.store(true, Ordering::Relaxed);
-                answer(router.clone(), request, peer, limits.pace)
+                answer(router.clone(), request, peer, limits)
             })
         };
         let connection = watcher.watch(builder.serve_connection(TokioIo::new(stream), service).into_owned());
@@ -227,7 +229,7 @@ async fn answer(
     router: Router,
     mut request: Request<Incoming>,
     peer: SocketAddr,
-    pace: Option<Pace>,
+    limits: Limits,
 ) -> io::Result<Response<Body>> {
     if let Some(status) = misframed(&request) {
         let mut response = Response::new(Body::empty());
@@ -235,9 +237,14 @@ async fn answer(
         return Ok(response);
     }
     request.extensions_mut().insert(ConnectInfo(peer));
-    let request = request.map(|body| match pace {
-        Some(pace) => Body::new(Paced::new(Body::new(body), pace)),
-        None => Body::new(body),
+    // HTTP/2 resets the stream alone; and who waits to be told to go on has sent nothing yet.
+    let sends = request.version() < Version::HTTP_2 && !request.headers().contains_key(EXPECT);
+    let request = request.map(|body| {
+        let body = match limits.pace {
+            Some(pace) => Body::new(Paced::new(Body::new(body), pace)),
+            None => Body::new(body),
+        };
+        if sends { Body::new(Rest::new(body, limits.patience)) } else { body }
     });
     let response = router.oneshot(request).await.unwrap_or_else(|never| match never {});
     match response.extensions().get::<DropConnection>() {

@@ -17,8 +17,12 @@ const SMUGGLED: &str = "GET /v2/_catalog?smuggled HTTP/1.1\r\nHost: registry\r\n
 const LAST: &str = "GET /v2/ HTTP/1.1\r\nHost: registry\r\nConnection: close\r\n\r\n";
 
 async fn served() -> (World, Served) {
+    served_with(ServerOptions::default()).await
+}
+
+async fn served_with(options: ServerOptions) -> (World, Served) {
     let world = World::new().await;
-    let served = Served::start(&Open, ServerOptions::default()).await;
+    let served = Served::start(&Open, options).await;
     let registry = Registry::new(world.store.clone(), RegistryOptions::default());
     served.service.open(world.store.clone(), http::router(registry, Arc::new(Open)));
     (world, served)
@@ -131,7 +135,10 @@ async fn a_body_that_nobody_reads_is_no_request() {
             format!("{head} HTTP/1.1\r\nHost: registry\r\nContent-Length: {len}\r\n\r\n{SMUGGLED}{LAST}");
         assert_eq!(exchange(&served, &request).await, statuses, "{head}");
     }
-    // One that is too long to be thrown away ends the connection.
+    // One whose rest does not come ends the connection.
+    let mut hasty = ServerOptions::default();
+    hasty.limits.patience = Duration::from_secs(1);
+    let (_world, served) = served_with(hasty).await;
     let head =
         "PUT /v2/app/manifests/sha256:none HTTP/1.1\r\nHost: registry\r\nContent-Length: 99999999\r\n\r\n";
     assert_eq!(exchange(&served, &format!("{head}{SMUGGLED}")).await, [400]);
