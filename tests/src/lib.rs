@@ -4,6 +4,7 @@ pub mod servers;
 
 use std::env;
 use std::path::PathBuf;
+use std::process::Command;
 
 /// The outside part whose path `variable` gives, or else the program `name` on `PATH`.
 ///
@@ -32,8 +33,26 @@ pub fn part(variable: &str, name: &str) -> Option<PathBuf> {
 /// If `BULLA_NO_SKIPS` is `1`.
 pub fn skipped(why: &str) {
     assert!(env::var_os("BULLA_NO_SKIPS").is_none_or(|value| value != "1"), "may not be skipped: {why}");
+    forbidden(why);
+}
+
+/// Says that this machine forbids what a test needs, which no installation brings: so it does not panic where nothing may be
+/// skipped.
+pub fn forbidden(why: &str) {
     #[allow(clippy::print_stdout, reason = "a test's output, which names what did not run")]
     {
         println!("SKIPPED: {why}");
     }
+}
+
+/// Whether this machine lets container engines unpack layers, which they do in mount namespaces: root of a plain container
+/// may not make any. If not it says so, as [`forbidden`] does.
+#[must_use]
+pub fn lets_engines_work() -> bool {
+    let lets = Command::new("unshare").args(["--mount", "true"]).output();
+    let lets = lets.is_ok_and(|output| output.status.success());
+    if !lets {
+        forbidden("there are no mount namespaces for this user on this machine");
+    }
+    lets
 }

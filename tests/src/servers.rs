@@ -1,5 +1,6 @@
 //! Object store servers on loopback: started for one test, stopped with it.
 
+use std::ffi::OsString;
 use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
@@ -15,6 +16,13 @@ use object_store::client::{HttpRequest, HttpRequestBody};
 pub struct Server {
     process: Child,
     port: u16,
+    kind: Kind,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Kind {
+    Moto,
+    Azurite,
 }
 
 /// The account that every Azure emulator has, and its public key.
@@ -28,7 +36,7 @@ impl Server {
     /// # Errors
     /// If it does not start.
     pub fn moto(program: &Path) -> io::Result<Self> {
-        Self::start(|port| {
+        Self::start(Kind::Moto, |port| {
             let mut command = Command::new(program);
             command.args(["-H", "127.0.0.1", "-p", &port.to_string()]);
             command
@@ -40,7 +48,7 @@ impl Server {
     /// # Errors
     /// If it does not start.
     pub fn azurite(program: &Path, folder: &Path) -> io::Result<Self> {
-        Self::start(|port| {
+        Self::start(Kind::Azurite, |port| {
             let mut command = Command::new(program);
             command.args(["--blobHost", "127.0.0.1", "--blobPort", &port.to_string()]);
             command.args(["--disableTelemetry", "--silent", "--skipApiVersionCheck", "--location"]);
@@ -49,11 +57,11 @@ impl Server {
         })
     }
 
-    fn start(command: impl Fn(u16) -> Command) -> io::Result<Self> {
+    fn start(kind: Kind, command: impl Fn(u16) -> Command) -> io::Result<Self> {
         let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
         let process =
             command(port).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
-        let mut server = Self { process, port };
+        let mut server = Self { process, port, kind };
         // Slow machines start Node or Python in many seconds.
         let give_up = Instant::now() + Duration::from_secs(90);
         while TcpStream::connect(("127.0.0.1", port)).is_err() {
@@ -72,6 +80,24 @@ impl Server {
     #[must_use]
     pub fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
+    }
+
+    /// The variables by which users tell object_store of it.
+    #[must_use]
+    pub fn environment(&self) -> Vec<(&'static str, OsString)> {
+        let url = self.url().into();
+        match self.kind {
+            Kind::Moto => vec![
+                ("AWS_ENDPOINT", url),
+                ("AWS_ALLOW_HTTP", "true".into()),
+                ("AWS_REGION", "us-east-1".into()),
+                ("AWS_ACCESS_KEY_ID", "key".into()),
+                ("AWS_SECRET_ACCESS_KEY", "secret".into()),
+            ],
+            Kind::Azurite => {
+                vec![("AZURE_STORAGE_USE_EMULATOR", "true".into()), ("AZURITE_BLOB_STORAGE_URL", url)]
+            }
+        }
     }
 
     /// Makes an S3 bucket.

@@ -29,10 +29,10 @@ use futures::{StreamExt, TryStreamExt};
 /// read from there and can't be set safely in a process with threads.
 const URL: &str = "BULLA_TEST_STORE_URL";
 
-fn run_with(url: &str, variables: &[(&str, &str)]) {
+fn run_with(url: &str, server: &Server) {
     let output = Command::new(env::current_exe().unwrap())
         .args(["--exact", "store_of_the_environment", "--nocapture"])
-        .envs(variables.iter().copied())
+        .envs(server.environment())
         .env(URL, url)
         .output()
         .unwrap();
@@ -46,16 +46,9 @@ fn s3() {
     let Some(program) = part("BULLA_MOTO_SERVER", "moto_server") else { return };
     let server = Server::moto(&program).unwrap();
     server.make_bucket("bulla").unwrap();
-    let variables = [
-        ("AWS_ENDPOINT", &*server.url()),
-        ("AWS_ALLOW_HTTP", "true"),
-        ("AWS_REGION", "us-east-1"),
-        ("AWS_ACCESS_KEY_ID", "test"),
-        ("AWS_SECRET_ACCESS_KEY", "test"),
-    ];
-    run_with("s3://bulla/some/prefix", &variables);
-    run_with("s3://bulla", &variables);
-    run_with("s3://no-such-bucket/missing", &variables);
+    run_with("s3://bulla/some/prefix", &server);
+    run_with("s3://bulla", &server);
+    run_with("s3://no-such-bucket/missing", &server);
 }
 
 #[test]
@@ -64,10 +57,9 @@ fn azure() {
     let temp = env::temp_dir().join(format!("bulla-azurite-{}", std::process::id()));
     let server = Server::azurite(&program, &temp).unwrap();
     server.make_container("bulla").unwrap();
-    let variables = [("AZURE_STORAGE_USE_EMULATOR", "true"), ("AZURITE_BLOB_STORAGE_URL", &*server.url())];
-    run_with("az://bulla/some/prefix", &variables);
-    run_with("az://bulla", &variables);
-    run_with("az://no-such-container/missing", &variables);
+    run_with("az://bulla/some/prefix", &server);
+    run_with("az://bulla", &server);
+    run_with("az://no-such-container/missing", &server);
     drop(server);
     let _ = std::fs::remove_dir_all(temp);
 }

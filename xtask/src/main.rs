@@ -23,7 +23,7 @@ use sh::Outcome;
 const USAGE: &str = "\
 cargo xtask COMMAND
 
-  setup          prepare the outside parts the tests use (target/venv, target/npm, target/tools; SoftHSM2, skopeo, umoci)
+  setup          prepare the outside parts the tests use (target/venv, target/npm, target/tools; SoftHSM2, skopeo, podman …)
   test           setup, then every test of the workspace; none may be skipped
   ci             what CI runs: format, lints, docs, licences, layers, tests, quickstart, benches, fuzzing
   ci STEP…       only these steps of it (`cargo xtask ci list` names them)

@@ -13,13 +13,15 @@ use std::path::{Path, PathBuf};
 use crate::sh::{self, Outcome};
 
 /// `cryptography` ≥ 50 has an independent Cobblestone; `cbor2` reads our envelopes; `moto` serves S3; the Azure SDK talks to
-/// the vault's server.
-const PYTHON: [&str; 5] = [
+/// the vault's server; `oras` and `python-dxf` are clients of registries.
+const PYTHON: [&str; 7] = [
     "cryptography>=50",
     "cbor2>=5.6",
     "moto[server,s3]>=5.2",
     "azure-keyvault-keys>=4.11",
     "azure-identity>=1.25",
+    "oras>=0.2.43",
+    "python-dxf>=12.1",
 ];
 /// Serves Azure Blob storage.
 const NODE: [&str; 1] = ["azurite@^3.35"];
@@ -33,12 +35,15 @@ pub(crate) struct Parts {
     pub(crate) kryoptic: PathBuf,
     pub(crate) skopeo: PathBuf,
     pub(crate) umoci: PathBuf,
+    pub(crate) podman: PathBuf,
+    pub(crate) buildah: PathBuf,
+    pub(crate) docker: PathBuf,
     pub(crate) docker_registry: PathBuf,
 }
 
 impl Parts {
     /// The names under which tests look for them; without a name set, a test looks on PATH or prints SKIPPED.
-    pub(crate) fn environment(&self) -> [(&'static str, &Path); 8] {
+    pub(crate) fn environment(&self) -> [(&'static str, &Path); 11] {
         [
             ("BULLA_PYTHON", &self.python),
             ("BULLA_MOTO_SERVER", &self.moto_server),
@@ -47,6 +52,9 @@ impl Parts {
             ("BULLA_KRYOPTIC_MODULE", &self.kryoptic),
             ("BULLA_SKOPEO", &self.skopeo),
             ("BULLA_UMOCI", &self.umoci),
+            ("BULLA_PODMAN", &self.podman),
+            ("BULLA_BUILDAH", &self.buildah),
+            ("BULLA_DOCKER", &self.docker),
             ("BULLA_DOCKER_REGISTRY", &self.docker_registry),
         ]
     }
@@ -74,6 +82,9 @@ pub(crate) fn setup() -> Outcome<Parts> {
         kryoptic: tokens::kryoptic()?,
         skopeo: registries::client("skopeo")?,
         umoci: registries::client("umoci")?,
+        podman: registries::client("podman")?,
+        buildah: registries::client("buildah")?,
+        docker: registries::docker()?,
         docker_registry: registries::docker_registry()?,
     };
     for (name, path) in parts.environment() {

@@ -25,6 +25,7 @@ use crate::store::{Store, StoreInner};
 const READ_AHEAD: usize = 3;
 
 /// A blob that is there. Reading starts with the streams; a handle keeps nothing open.
+#[derive(Clone)]
 pub struct Blob {
     store: Store,
     opened: Arc<OpenedBlob>,

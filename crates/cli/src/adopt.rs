@@ -1,8 +1,10 @@
 //! `bulla adopt`: takes over what another registry has stored.
 
+use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
 use bulla::StoreUrl;
+use bulla::bucket::BucketErrorKind;
 use bulla_registry::adopt::{AdoptCause, AdoptError, AdoptEvent, AdoptOptions, AdoptProgress, AdoptReport};
 use bulla_registry::{Registry, RegistryError, RegistryOptions};
 use serde_json::json;
@@ -12,6 +14,9 @@ use crate::exit::{Failure, Kind, Result};
 use crate::gc::{shown, tally};
 use crate::open::{self, Opened};
 use crate::progress::Progress;
+
+/// Where the other registry's storage begins, in what it is configured with.
+const ROOT: &str = "docker/registry/v2";
 
 /// Take over the storage of a CNCF Distribution registry ("docker-registry"), sealed
 ///
@@ -33,10 +38,11 @@ Examples:
 Exit codes, of several the first of these:
     8  corrupt       something in the source is damaged or missing; all else was adopted
     2  invalid       something there is nothing that Bulla takes (schema 1, symbolic links with --delete-source); all else was
+                     adopted
     7  conflict      a tag names another manifest in STORE; or the source changed meanwhile; or objects are left after
                      --drop-unlinked that no registry has written
     5  unavailable   something could not be read or written at the time: run it again
-What was not adopted is named on stderr, and in `failures` with --json.")]
+What was not adopted is named on stderr as it is found, and in `failures` with --json.")]
 pub(crate) struct Args {
     /// A folder or a URL
     source: String,
@@ -58,7 +64,10 @@ pub(crate) async fn run(ctx: &Context, args: Args) -> Result<()> {
     let source = StoreUrl::parse(&args.source)?;
     let store = ctx.store(args.store.as_deref())?;
     apart(&source, &StoreUrl::parse(&store)?)?;
-    let foreign = source.connect_foreign()?;
+    let foreign = source.connect_foreign().map_err(|error| match error.kind() {
+        BucketErrorKind::NotFound => no_registry(&source),
+        _ => error.into(),
+    })?;
     let opened = open::open(ctx, &store).await?;
     let registry = Registry::new(opened.store.clone(), RegistryOptions::default());
     let mut options = AdoptOptions::default();
@@ -69,17 +78,38 @@ pub(crate) async fn run(ctx: &Context, args: Args) -> Result<()> {
         let mut progress = progress.lock().unwrap_or_else(PoisonError::into_inner);
         match event {
             AdoptEvent::Progress(at) => progress.say(|| said(at)),
-            AdoptEvent::Failed(failure) => progress.suspend(|| eprintln!("not adopted: {failure}")),
+            AdoptEvent::Failed(failure) => progress.suspend(|| ctx.warn(format!("not adopted: {failure}"))),
             _ => {}
         }
     };
     let adopted = registry.adopt(&foreign, options, &say).await;
     drop(progress);
-    let adopted = adopted.map_err(|error| explained(&opened, error));
+    let adopted = adopted.map_err(|error| explained(&opened, &source, error));
     opened.close(ctx).await;
     let report = adopted?;
     print(ctx, &args, &report)?;
-    verdict(&args, &report)
+    verdict(ctx, &args, &report)
+}
+
+/// What was looked for in vain, and where it may be.
+fn no_registry(source: &StoreUrl) -> Failure {
+    let place = shown_place(source);
+    let failure = Failure::not_found(match source.folder().is_none_or(Path::is_dir) {
+        true => format!("there is no registry's storage at {place}: it has no {ROOT} with files below it"),
+        false => format!("there is no folder {place}"),
+    });
+    // Somebody named a folder within it.
+    let within = ROOT.match_indices('/').map(|(end, _)| &ROOT[..end]).chain([ROOT]);
+    let above = within.filter_map(|part| place.strip_suffix(part)?.strip_suffix('/')).next();
+    match above.filter(|above| !above.is_empty() && !above.ends_with('/')) {
+        Some(above) => failure.with_fix(format!("name the folder or bucket that contains `docker`: {above}")),
+        None => failure
+            .with_fix("name the folder or bucket that the registry is configured with (`rootdirectory`)"),
+    }
+}
+
+fn shown_place(place: &StoreUrl) -> String {
+    place.folder().map_or_else(|| place.to_string(), |folder| folder.display().to_string())
 }
 
 /// Neither may lie where the other one writes. In one folder or below one prefix they can be.
@@ -87,7 +117,7 @@ fn apart(source: &StoreUrl, store: &StoreUrl) -> Result<()> {
     let below = |place: &StoreUrl, part: &str| {
         StoreUrl::parse(&format!("{}/{part}", place.canonical().trim_end_matches('/')))
     };
-    let theirs = below(source, "docker/registry/v2")?;
+    let theirs = below(source, ROOT)?;
     if theirs.contains(store) {
         return Err(Failure::invalid(format!(
             "the store is within {}, which the other registry writes; put it beside that, for example at {}",
@@ -108,13 +138,18 @@ fn apart(source: &StoreUrl, store: &StoreUrl) -> Result<()> {
     Ok(())
 }
 
-fn explained(opened: &Opened, error: AdoptError) -> Failure {
+fn explained(opened: &Opened, source: &StoreUrl, error: AdoptError) -> Failure {
     match error {
         AdoptError::Store(error) => match RegistryError::into_engine(error) {
             Ok(error) => opened.explain(error),
             Err(error) => Failure::new(Kind::Unavailable, error.to_string()),
         },
-        AdoptError::Source(error) => error.into(),
+        AdoptError::Nothing => no_registry(source),
+        AdoptError::Source(error) => {
+            let place = shown_place(source);
+            Failure::from(error)
+                .with_fix(format!("check the address and the credentials of {place} (-v shows the cause)"))
+        }
         error => Failure::not_found(error.to_string()),
     }
 }
@@ -208,7 +243,7 @@ fn cause(cause: AdoptCause) -> &'static str {
     }
 }
 
-fn verdict(args: &Args, report: &AdoptReport) -> Result<()> {
+fn verdict(ctx: &Context, args: &Args, report: &AdoptReport) -> Result<()> {
     // What is first in this order decides.
     if let Some(worst) = report.failures.iter().map(|failure| failure.cause).min() {
         let all = report.failures.len();
@@ -237,12 +272,12 @@ fn verdict(args: &Args, report: &AdoptReport) -> Result<()> {
         return Err(Failure::new(Kind::Conflict, left).with_fix(fix));
     }
     if report.unsealed > 0 && args.delete_source {
-        eprintln!(
-            "note: what no repository has is still there, unsealed: remove it with --drop-unlinked, or by hand"
+        ctx.note(
+            "what no repository has is still there, unsealed: remove it with --drop-unlinked, or by hand",
         );
     }
     if report.unsealed > 0 && !args.delete_source && !args.dry_run {
-        eprintln!("note: the originals are where they were, unsealed: remove them with --delete-source");
+        ctx.note("the originals are where they were, unsealed: remove them with --delete-source");
     }
     Ok(())
 }

@@ -16,11 +16,11 @@ use crate::{
     after_help = AFTER_HELP
 )]
 pub(crate) struct Cli {
-    /// Print JSON for scripts; errors become one JSON object on stderr
-    #[arg(long, global = true)]
+    /// Print JSON for scripts; on stderr each error, warning, note and log entry is one line of JSON
+    #[arg(long, global = true, display_order = 900)]
     pub(crate) json: bool,
     /// Say more: causes of errors and logs on stderr (-vv: more logs)
-    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    #[arg(short, long, global = true, display_order = 900, action = clap::ArgAction::Count)]
     pub(crate) verbose: u8,
     #[command(subcommand)]
     pub(crate) command: Command,
@@ -51,12 +51,12 @@ Exit codes:
     0  done
     1  internal      a bug: report it
     2  invalid       fix the command line, the configuration or the key
-    3  not found     no such blob, store, vault or key
+    3  not found     no such blob, image, store, vault or key
     4  revoked       the key's owner has taken the key away: restore it
     5  unavailable   key vault, object store or disk can't be reached: retry later
     6  throttled     too many requests: retry after the time given
     7  conflict      somebody else was first, or it exists already
-    8  corrupt       stored data or the store's identity does not check out
+    8  corrupt       stored data, what is imported or adopted, or the store's identity does not check out
   130  interrupted   (143 by SIGTERM, 141 where nobody reads the output)";
 
 #[derive(Debug, Subcommand)]

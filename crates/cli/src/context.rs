@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
+use std::fmt::Display;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock};
 
@@ -11,7 +12,7 @@ use bulla_vault::Vault;
 use crate::config::Config;
 use crate::exit::{Failure, Result};
 use crate::interrupt::Interrupt;
-use crate::output::Output;
+use crate::output::{self, Output};
 use crate::passphrase::Passphrases;
 
 #[derive(Debug)]
@@ -50,6 +51,16 @@ impl Context {
             key_vault: OnceLock::new(),
             tokens: Mutex::default(),
         })
+    }
+
+    /// Says what is good to know.
+    pub(crate) fn note(&self, message: impl Display) {
+        output::aside(self.json, "note", message);
+    }
+
+    /// Says what is not as it should be, and does not stop the command.
+    pub(crate) fn warn(&self, message: impl Display) {
+        output::aside(self.json, "warning", message);
     }
 
     /// The store of a command that takes nothing else.

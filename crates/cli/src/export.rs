@@ -18,7 +18,7 @@ use crate::progress::Progress;
 /// Write an image of the registry into an OCI layout, unsealed
 ///
 /// A folder is made, or added to; a name that ends in .tar is a new archive, which skopeo calls `oci-archive:`. skopeo, umoci, docker
-/// and others read them. Every byte is compared with its digest on the way.
+/// and others read them. Every content is compared with its digest on the way.
 #[derive(Debug, clap::Args)]
 #[command(
     override_usage = "bulla export [OPTIONS] [STORE] <IMAGE> <LAYOUT>",

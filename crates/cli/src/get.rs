@@ -7,9 +7,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bulla::{Blob, Digest};
+use bulla_registry::{Reference, Registry, RegistryOptions, RepositoryName};
 use bytes::Bytes;
-use futures::TryStreamExt;
-use futures::stream::BoxStream;
+use futures::stream::{self, BoxStream};
+use futures::{StreamExt, TryStreamExt, future};
 use serde_json::json;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -17,10 +18,14 @@ use tokio::task::JoinHandle;
 use crate::context::Context;
 use crate::durable::Part;
 use crate::exit::{Failure, Kind, Result};
-use crate::open;
+use crate::open::{self, Opened};
 use crate::output::Output;
 use crate::progress::Progress;
 use crate::range::ByteRange;
+
+/// So many repositories are asked whether what is no blob is a manifest of theirs, and how many at once.
+const MAX_REPOSITORIES: usize = 100;
+const AT_ONCE: usize = 16;
 
 /// Read a blob, or a range of it
 ///
@@ -55,7 +60,10 @@ pub(crate) async fn run(ctx: &Context, args: Args) -> Result<()> {
     let (store, digest) = digest(ctx, "get", &args.place)?;
     let target = Target::of(args.output.as_deref())?;
     let opened = open::open(ctx, &store).await?;
-    let blob = opened.store.get(&digest).await.map_err(|error| not_found(opened.explain(error), &digest))?;
+    let blob = match opened.store.get(&digest).await {
+        Ok(blob) => blob,
+        Err(error) => return Err(explained(&opened, error, &digest).await),
+    };
     let (size, stream) = bytes(blob, &args).map_err(|error| match error {
         Ok(failure) => failure,
         Err(error) => opened.explain(error),
@@ -97,12 +105,32 @@ pub(crate) fn digest(ctx: &Context, command: &str, place: &[OsString]) -> Result
     }
 }
 
-/// Says which blob is not there.
-pub(crate) fn not_found(mut failure: Failure, digest: &Digest) -> Failure {
+/// Says which blob is not there; and if it is a manifest, whose.
+pub(crate) async fn explained(opened: &Opened, error: bulla::Error, digest: &Digest) -> Failure {
+    let mut failure = opened.explain(error);
     if failure.kind == Kind::NotFound {
-        failure.message = format!("there is no blob {digest} in this store; `bulla ls` lists what there is");
+        failure.message = match repository_with(opened, digest).await {
+            Some(name) => format!(
+                "{digest} is no blob but a manifest, of the repository {name}: `bulla export {} {name}@{digest} LAYOUT` \
+                 writes it with all that it needs, and `bulla serve` gives it to clients",
+                opened.url
+            ),
+            None => format!("there is no blob {digest} in this store; `bulla ls` lists what there is"),
+        };
     }
     failure
+}
+
+/// A repository that has this manifest, if it is easily found: it is about a better sentence.
+async fn repository_with(opened: &Opened, digest: &Digest) -> Option<RepositoryName> {
+    let registry = Registry::new(opened.store.clone(), RegistryOptions::default());
+    let reference = &Reference::Digest(digest.clone());
+    let names = registry.repositories(None, MAX_REPOSITORIES).await.ok()?.items;
+    let having = stream::iter(names).map(|name| {
+        let repository = registry.repository(name.clone());
+        async move { repository.stat_manifest(reference).await.ok().flatten().map(|_| name) }
+    });
+    having.buffer_unordered(AT_ONCE).filter_map(future::ready).boxed().next().await
 }
 
 type ByteStream = BoxStream<'static, bulla::Result<Bytes>>;

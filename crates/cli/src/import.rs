@@ -16,8 +16,11 @@ use crate::progress::Progress;
 /// Take the images of an OCI layout into a repository
 ///
 /// A layout is a folder with `oci-layout`, `index.json` and `blobs/`, as skopeo and umoci write them, or a tar of one, as skopeo's
-/// `oci-archive:` and docker write them. Its images get the tags that it calls them by. What has no name and refers to one of them,
-/// such as a signature, comes with it.
+/// `oci-archive:`, `docker save` (of Docker 25 and later) and buildx's `type=oci` write them. Its images get the tags that it calls
+/// them by. What has no name and refers to one of them, such as a signature, comes with it.
+///
+/// Every content is compared with its digest. One that is missing or damaged is named, with exit code 8; what was imported before it
+/// stays. Blobs that the repository has already are not read again.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -36,7 +39,7 @@ pub(crate) struct Args {
     /// Only what the layout calls so, and what refers to it
     #[arg(long, value_name = "NAME")]
     only: Option<String>,
-    /// The tag that it gets
+    /// The tag that it gets, instead of what the layout calls it; for one image
     #[arg(long, value_name = "TAG")]
     tag: Option<Tag>,
 }
@@ -81,6 +84,7 @@ pub(crate) fn explained(opened: &Opened, error: LayoutError) -> Failure {
             Ok(error) => opened.explain(error),
             Err(error) => Failure::invalid(error.to_string()),
         },
+        LayoutError::Damaged(_) => Failure::new(Kind::Corrupt, error.to_string()),
         LayoutError::NotFound(_) => Failure::not_found(error.to_string()),
         LayoutError::Exists(_) => Failure::new(Kind::Conflict, error.to_string()),
         LayoutError::Io { ref source, .. } if source.kind() == std::io::ErrorKind::NotFound => {

@@ -251,10 +251,10 @@ fn remember(
         failure.with_fix(format!("the store was made, with the anchor {}: `bulla attach` it", known.anchor))
     })?;
     for place in replaced.iter().flat_map(|known| known.vaults.values()).filter(|place| place.is_service()) {
-        eprintln!(
-            "note: this machine knew another store at this place; if that is gone for good, remove its key: {}",
+        ctx.note(format!(
+            "this machine knew another store at this place; if that is gone for good, remove its key: {}",
             place.dir.display()
-        );
+        ));
     }
     Ok(known)
 }

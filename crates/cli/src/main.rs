@@ -6,6 +6,8 @@
 //! ```
 
 #![forbid(unsafe_code)]
+// What is said there goes through `output` and `exit`, which heed --json.
+#![warn(clippy::print_stderr)]
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test"))]
 
 mod adopt;
@@ -75,6 +77,7 @@ fn main() -> ExitCode {
     let causes = cli.verbose > 0 || std::env::var_os("RUST_LOG").is_some();
     let json = cli.json;
     log(
+        json,
         cli.verbose,
         match &cli.command {
             Command::Vault(args) => args.serves(),
@@ -168,8 +171,8 @@ fn usage(error: &clap::Error) -> ExitCode {
 }
 
 /// Logs to stderr: nothing unless asked for, because errors are printed once, in one line. Only a server has trouble that it
-/// survives.
-fn log(verbose: u8, serves: bool) {
+/// survives. With --json they are lines of JSON too, as collectors of logs take them.
+fn log(json: bool, verbose: u8, serves: bool) {
     let default = match verbose {
         0 if serves => "bulla=warn,bulla_listener=warn,bulla_registry=warn,bulla_vault_server=warn",
         0 => "off",
@@ -181,9 +184,9 @@ fn log(verbose: u8, serves: bool) {
         _ => "trace",
     };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
-    tracing_subscriber::fmt()
+    let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .init();
+        .with_ansi(!json && std::io::stderr().is_terminal());
+    if json { log.json().init() } else { log.init() }
 }

@@ -1,4 +1,5 @@
-//! What commands print: to standard output, or into memory where `quickstart` shows it as part of its story.
+//! What commands print: to standard output, or into memory where `quickstart` shows it as part of its story; and what they say
+//! beside that on standard error.
 
 use std::io::{self, BufWriter, Stdout, Write};
 use std::mem;
@@ -6,7 +7,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use jiff::Timestamp;
-use serde_json::Value;
+use serde_json::{Value, json};
+
+use crate::exit::one_line;
 
 /// Where a command's output goes. One lock per write, so that it can be shared.
 #[derive(Debug)]
@@ -77,6 +80,18 @@ impl Output {
     fn lock(&self) -> MutexGuard<'_, Sink> {
         self.sink.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// What is worth knowing and no error of the command, on standard error: after a word for people, for scripts as one JSON object
+/// on one line, as errors are.
+pub(crate) fn aside(json: bool, word: &str, message: impl std::fmt::Display) {
+    let message = one_line(&message.to_string());
+    let line = match json {
+        true => json!({ word: { "message": message } }).to_string(),
+        false => format!("{word}: {message}"),
+    };
+    // Whoever closed stderr does not want to know.
+    let _ = writeln!(io::stderr().lock(), "{line}");
 }
 
 /// RFC 3339 in UTC, to the millisecond.

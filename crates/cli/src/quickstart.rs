@@ -45,7 +45,7 @@ pub(crate) struct Args {
 pub(crate) async fn run(ctx: &Context, args: Args) -> Result<()> {
     let before = std::env::current_dir().map_err(|error| Failure::file("find", Path::new("."), error))?;
     let files = layer::choose(&before, &args.layer)?;
-    let place = Place::new(&args, before)?;
+    let place = Place::new(&args, ctx.json, before)?;
     let inner = Context {
         config: Config::at(place.dir.join("config")),
         passphrases: Passphrases::File(place.dir.join("passphrase")),
@@ -111,11 +111,12 @@ fn make_passphrase(path: &Path) -> Result<()> {
 struct Place {
     dir: PathBuf,
     keep: bool,
+    json: bool,
     before: PathBuf,
 }
 
 impl Place {
-    fn new(args: &Args, before: PathBuf) -> Result<Self> {
+    fn new(args: &Args, json: bool, before: PathBuf) -> Result<Self> {
         let dir = match &args.dir {
             Some(dir) => {
                 if fs::read_dir(dir).is_ok_and(|mut names| names.next().is_some()) {
@@ -134,7 +135,7 @@ impl Place {
                 .keep(),
         };
         let dir = fs::canonicalize(&dir).map_err(|error| Failure::file("find", &dir, error))?;
-        let place = Self { dir, keep: args.keep, before };
+        let place = Self { dir, keep: args.keep, json, before };
         // So that the commands shown, with their relative names, are exactly the ones that are run.
         std::env::set_current_dir(&place.dir).map_err(|error| Failure::file("enter", &place.dir, error))?;
         Ok(place)
@@ -147,7 +148,7 @@ impl Drop for Place {
         if !self.keep
             && let Err(error) = fs::remove_dir_all(&self.dir)
         {
-            eprintln!("note: {} could not be removed: {error}", self.dir.display());
+            output::aside(self.json, "note", format!("{} could not be removed: {error}", self.dir.display()));
         }
     }
 }

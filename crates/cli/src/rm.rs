@@ -28,8 +28,10 @@ pub(crate) struct Args {
 pub(crate) async fn run(ctx: &Context, args: Args) -> Result<()> {
     let (store, digest) = get::digest(ctx, "rm", &args.place)?;
     let opened = open::open(ctx, &store).await?;
-    let removed = opened.store.delete(&digest).await;
-    let removed = removed.map_err(|error| get::not_found(opened.explain(error), &digest));
+    let removed = match opened.store.delete(&digest).await {
+        Ok(()) => Ok(()),
+        Err(error) => Err(get::explained(&opened, error, &digest).await),
+    };
     opened.close(ctx).await;
     removed?;
     if ctx.json {

@@ -92,6 +92,7 @@ pub(crate) async fn run(ctx: &Context, args: Args) -> Result<()> {
     let access = args.access.build().await?;
     let server = Server::bind(&*access, options(&args)?).await.map_err(failure)?;
     let registry = Serving {
+        ctx,
         opening,
         access,
         service: server.service().clone(),
@@ -111,14 +112,15 @@ pub(crate) async fn run(ctx: &Context, args: Args) -> Result<()> {
 }
 
 /// What becomes of the store while the server listens.
-struct Serving {
+struct Serving<'a> {
+    ctx: &'a Context,
     opening: Opening,
     access: Arc<dyn Access>,
     service: Service,
     gc: Option<(Duration, CollectOptions)>,
 }
 
-impl Serving {
+impl Serving<'_> {
     /// Opens the store and serves it; `None` while its key or bucket can't be used.
     async fn attempt(&self, first: bool) -> Result<Option<Store>> {
         match self.opening.attempt().await {
@@ -139,7 +141,7 @@ impl Serving {
                 let failure = self.opening.explain(error);
                 if first {
                     let what = if revoked { "the key is revoked" } else { "the store can't be opened yet" };
-                    eprintln!("warning: {what}: clients get 503 until that changes: {failure}");
+                    self.ctx.warn(format!("{what}: clients get 503 until that changes: {failure}"));
                 } else {
                     tracing::debug!(%failure, "the store still can't be opened");
                 }
@@ -193,7 +195,7 @@ fn options(args: &Args) -> Result<ServerOptions> {
 }
 
 /// Where everything is, at once: scripts wait for it.
-fn announce(ctx: &Context, server: &Server, args: &Args, registry: &Serving, open: bool) -> Result<()> {
+fn announce(ctx: &Context, server: &Server, args: &Args, registry: &Serving<'_>, open: bool) -> Result<()> {
     let (url, store) = (server.url(), registry.opening.url.canonical());
     let admin = server.admin().map_or_else(|| url.clone(), |address| format!("http://{address}"));
     let access = args.access.name();

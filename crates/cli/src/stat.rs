@@ -27,8 +27,10 @@ pub(crate) struct Args {
 pub(crate) async fn run(ctx: &Context, args: Args) -> Result<()> {
     let (store, digest) = get::digest(ctx, "stat", &args.place)?;
     let opened = open::open(ctx, &store).await?;
-    let info = opened.store.stat(&digest).await;
-    let info = info.map_err(|error| get::not_found(opened.explain(error), &digest));
+    let info = match opened.store.stat(&digest).await {
+        Ok(info) => Ok(info),
+        Err(error) => Err(get::explained(&opened, error, &digest).await),
+    };
     opened.close(ctx).await;
     let info = info?;
     if ctx.json {

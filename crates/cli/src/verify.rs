@@ -169,11 +169,12 @@ fn print(ctx: &Context, seen: &Seen, report: Option<&VerifyReport>) -> Result<()
         0 => "none; --deep reads them".to_owned(),
         blobs => format!("{blobs} of them, {}", crate::output::size(report.read.bytes)),
     };
+    let records = if report.log_records == 1 { "record" } else { "records" };
     let mut fields = vec![
         ("blobs", report.blobs.to_string()),
         ("read", read),
         ("data", shown(report.data)),
-        ("log", format!("{} records, {} of them stubs", report.log_records, report.log_stubs)),
+        ("log", format!("{} {records}, {} of them stubs", report.log_records, report.log_stubs)),
         ("damaged", report.damaged.to_string()),
     ];
     if report.unnamed.objects > 0 {

@@ -9,7 +9,7 @@ use crate::support::skipped;
 /// What an id begins with; split so that this file cites nothing.
 const PREFIX: &str = concat!("FORMAT", "-");
 
-fn workspace_root() -> PathBuf {
+pub(crate) fn workspace_root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap()
 }
 
@@ -38,7 +38,7 @@ fn requirements() -> BTreeSet<String> {
     found
 }
 
-fn rust_files(directory: &Path, found: &mut Vec<PathBuf>) {
+pub(crate) fn rust_files(directory: &Path, found: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(directory).unwrap() {
         let path = entry.unwrap().path();
         let name = path.file_name().unwrap().to_string_lossy();

@@ -2,6 +2,7 @@
 //! every binary costs link time.
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
+mod architecture_doc;
 mod audit;
 mod audit_export;
 mod cbor_value;

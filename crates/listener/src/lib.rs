@@ -2,17 +2,16 @@
 //! when they change. What is served is an axum router's business.
 //!
 //! ```text
-//! TCP (stalled writes, the end) ─ TLS (certificate of the moment) ─ HTTP/1.1 or 2 (heads: size, count, time) ─ bodies (pace) ─► router
+//! TCP (stalled writes) ─ TLS (certificate of the moment) ─ HTTP/1.1 or 2 (heads: size, count, time) ─ bodies (pace, rest) ─► router
 //! ```
 
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a failed unwrap in a test is a failed test"))]
 
-mod linger;
 mod listener;
 mod pace;
+mod rest;
 mod tls;
-mod unread;
 mod watched;
 
 pub use self::listener::{DropConnection, Limits, Listener};

@@ -10,7 +10,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::ConnectInfo;
 use hyper::body::Incoming;
-use hyper::header::{CONNECTION, HOST, HeaderValue, TRANSFER_ENCODING};
+use hyper::header::{EXPECT, HOST, HeaderValue, TRANSFER_ENCODING};
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode, Version};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -25,9 +25,8 @@ use tokio_io_timeout::TimeoutStream;
 use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt;
 
-use crate::linger::Lingering;
 use crate::pace::{Pace, Paced};
-use crate::unread::{Otherwise, Unread};
+use crate::rest::Rest;
 
 /// Less than this hyper does not take.
 const MIN_BUFFER: usize = 8 << 10;
@@ -38,8 +37,8 @@ const MIN_BUFFER: usize = 8 << 10;
 pub struct Limits {
     /// Connections at a time, at least one; more wait in the kernel's queue.
     pub connections: usize,
-    /// For a handshake, a first request, the head of any request: what takes longer is not coming. Also for a client to stop
-    /// sending what nobody wants any more, after it was answered.
+    /// For a handshake, a first request, the head of any request, what is sent after its answer: what takes longer is not
+    /// coming.
     pub patience: Duration,
     /// For what is still answered after the server was told to stop.
     pub grace: Duration,
@@ -150,8 +149,7 @@ impl Connection {
         // A client that takes nothing does not hold what it asked for in memory.
         let mut stream = TimeoutStream::new(stream);
         stream.set_write_timeout(Some(self.limits.stall));
-        // Outermost: hyper flushes what is shut down already, and a flush of a stream that waits wakes it at once, without end.
-        let stream = Lingering::new(Box::pin(stream), self.limits.patience);
+        let stream = Box::pin(stream);
         let Some(acceptor) = acceptor else { return self.http(stream, false).await };
         match tokio::time::timeout(self.limits.patience, acceptor.accept(stream)).await {
             Ok(Ok(stream)) => {
@@ -239,23 +237,16 @@ async fn answer(
         return Ok(response);
     }
     request.extensions_mut().insert(ConnectInfo(peer));
-    let unread = Arc::new(AtomicBool::new(false));
-    let otherwise = match request.version() {
-        Version::HTTP_2 => Otherwise::Drain(limits.patience),
-        _ => Otherwise::Tell(Arc::clone(&unread)),
-    };
+    // Who waits to be told to go on has sent nothing yet.
+    let sends = !request.headers().contains_key(EXPECT);
     let request = request.map(|body| {
-        let body = Body::new(Unread::new(Body::new(body), otherwise));
-        match limits.pace {
-            Some(pace) => Body::new(Paced::new(body, pace)),
-            None => body,
-        }
+        let body = match limits.pace {
+            Some(pace) => Body::new(Paced::new(Body::new(body), pace)),
+            None => Body::new(body),
+        };
+        if sends { Body::new(Rest::new(body, limits.patience)) } else { body }
     });
-    let mut response = router.oneshot(request).await.unwrap_or_else(|never| match never {});
-    if unread.load(Ordering::Relaxed) {
-        // hyper closes it behind the answer, and does not say so (RFC 9112 §9.6).
-        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-    }
+    let response = router.oneshot(request).await.unwrap_or_else(|never| match never {});
     match response.extensions().get::<DropConnection>() {
         // hyper closes the connection, or resets the stream.
         Some(DropConnection) => Err(io::Error::other("dropped, as was asked for")),

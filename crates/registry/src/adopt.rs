@@ -62,15 +62,8 @@ impl Default for AdoptOptions {
 #[non_exhaustive]
 pub enum AdoptError {
     /// There is nothing of Distribution's in the source.
-    #[error(
-        "there is nothing below {source_place}/{}: name the folder or bucket that the registry is configured with \
-         (`rootdirectory`)",
-        tree::ROOT
-    )]
-    Nothing {
-        /// Where it was looked for.
-        source_place: String,
-    },
+    #[error("the source has nothing below {}", tree::ROOT)]
+    Nothing,
     /// The source can't be listed, or nothing can be removed from it.
     #[error("the source can't be used")]
     Source(#[source] BucketError),
@@ -106,7 +99,7 @@ impl Registry {
         log.progress(AdoptProgress::Looking);
         let listing = Listing::of(source).await.map_err(AdoptError::Source)?;
         if listing.tally().objects == 0 {
-            return Err(AdoptError::Nothing { source_place: source.to_string() });
+            return Err(AdoptError::Nothing);
         }
         let irregular = source.irregular(tree::ROOT).await.map_err(AdoptError::Source)?;
         let (inventory, failures) = Inventory::read(source, &listing).await;

@@ -13,6 +13,7 @@ mod blobs;
 mod conditional;
 mod lists;
 mod manifests;
+mod parts;
 mod query;
 mod range;
 mod referrers;

@@ -10,6 +10,7 @@
 //! already is left alone, so both can be run again.
 
 mod archive;
+mod beside;
 mod export;
 mod import;
 mod source;
@@ -32,6 +33,8 @@ pub use self::import::{Import, ImportOptions};
 const REF_NAME: &str = "org.opencontainers.image.ref.name";
 const LAYOUT: &str = "oci-layout";
 const INDEX: &str = "index.json";
+/// What `docker save` and skopeo's `docker-archive:` and `dir:` list images in, with or without a layout.
+const DOCKER_IMAGES: &str = "manifest.json";
 /// How deep indexes may be within indexes: real ones are one or two. Who may push could make a chain of any length.
 const MAX_DEPTH: usize = 16;
 /// The longest index that is read, in bytes.
@@ -41,9 +44,12 @@ const MAX_INDEX: u64 = 16 << 20;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum LayoutError {
-    /// The folder or file is no layout, or what was asked for is not in it.
+    /// The folder or file is no layout, or nothing that the registry takes, or what was asked for is not in it.
     #[error("{0}")]
     Invalid(String),
+    /// A content of the layout, or of the repository that is exported, is missing or not what its digest says. Get it again.
+    #[error("{0}")]
+    Damaged(String),
     /// The repository does not have what was asked for.
     #[error("{0}")]
     NotFound(String),

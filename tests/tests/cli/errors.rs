@@ -28,6 +28,9 @@ fn errors_name_the_fix() {
         (7, &["init", &store, "--kek", &world.kek(), "--identity", IDENTITY], "already"),
         (4, &["init", &none, "--kek", &world.kek()], "set-policy"),
         (2, &["init", "ftp://host/x"], "s3:"),
+        (3, &["adopt", &none, &store], "rootdirectory"),
+        (3, &["adopt", &world.path("vault"), &store], "has no docker/registry/v2"),
+        (3, &["adopt", &world.path("docker/registry"), &store], "that contains `docker`: "),
         (3, &["vault", "key", "show", &world.path("vault"), "--name", "other"], "no key other"),
         (3, &["vault", "delete-policy", &world.path("vault"), "--identity", "x"], IDENTITY),
         (
@@ -69,6 +72,39 @@ fn json_errors_are_one_object_on_stderr() {
         assert_eq!(error["error"]["kind"], kind);
         assert!(error["error"]["message"].is_string());
     }
+}
+
+/// What is said beside an error too: scripts read stderr line by line.
+#[test]
+fn with_json_all_of_stderr_is_json() {
+    let world = World::with_store();
+    let hex = "0".repeat(64);
+    let link = world.dir.path().join("source/docker/registry/v2/repositories/app/_layers/sha256").join(&hex);
+    fs::create_dir_all(&link).unwrap();
+    fs::write(link.join("link"), "no digest").unwrap();
+    let logged = |log: &str, code: i32, arguments: &[&str]| -> Vec<Value> {
+        let mut command = world.command(&[arguments, &["--json"]].concat());
+        let ran = ran(command.env("RUST_LOG", log).output().unwrap());
+        assert_eq!(ran.code, code, "{ran:?}");
+        ran.stderr.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    };
+    let told = |code, arguments: &[&str]| logged("off", code, arguments);
+    let adopt = ["adopt", &world.path("source"), &world.store()];
+    let lines = told(8, &adopt);
+    let [warning, error] = &lines[..] else { panic!("{lines:?}") };
+    let message = warning["warning"]["message"].as_str().unwrap();
+    assert!(
+        message.starts_with("not adopted: app: link ") && message.ends_with("names no digest"),
+        "{message}"
+    );
+    assert_eq!(error["error"]["kind"], "corrupt");
+
+    fs::write(link.join("link"), format!("sha256:{hex}")).unwrap();
+    let lines = told(0, &adopt);
+    assert!(lines[0]["note"]["message"].as_str().unwrap().contains("--delete-source"), "{lines:?}");
+
+    let lines = logged("bulla=trace,object_store=trace", 0, &["verify", &world.store()]);
+    assert!(lines.iter().any(|line| line["level"].is_string()), "{lines:?}");
 }
 
 #[test]

@@ -19,10 +19,11 @@ impl Machine {
         let token = Token::fresh(kind, &world.dir.path().join("token"))?;
         let pin = token.file("pin");
         std::fs::write(&pin, PIN).unwrap();
+        let (name, configuration) = token.environment();
         world.environment = vec![
-            token.environment(),
-            ("BULLA_PKCS11_MODULE", token.module.clone()),
-            ("BULLA_PKCS11_PIN_FILE", pin),
+            (name, configuration.into()),
+            ("BULLA_PKCS11_MODULE", token.module.clone().into()),
+            ("BULLA_PKCS11_PIN_FILE", pin.into()),
         ];
         Some(Self { world, token })
     }

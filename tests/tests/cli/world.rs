@@ -1,6 +1,6 @@
 //! A machine of its own for each test: folders, configuration, passphrase; and the built command.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -18,7 +18,7 @@ pub(crate) struct World {
     /// Another machine has another configuration.
     pub(crate) config: PathBuf,
     /// What else is in the environment of commands.
-    pub(crate) environment: Vec<(&'static str, PathBuf)>,
+    pub(crate) environment: Vec<(&'static str, OsString)>,
 }
 
 /// What a command did.

@@ -91,13 +91,7 @@ fn within_one_bucket_killed_at_chosen_requests_it_finishes() {
     let server = Server::moto(&moto).unwrap();
     server.make_bucket("bucket").unwrap();
     let mut world = World::with_vault();
-    world.environment = vec![
-        ("AWS_ENDPOINT", server.url().into()),
-        ("AWS_ALLOW_HTTP", "true".into()),
-        ("AWS_ACCESS_KEY_ID", "key".into()),
-        ("AWS_SECRET_ACCESS_KEY", "secret".into()),
-        ("AWS_REGION", "us-east-1".into()),
-    ];
+    world.environment = server.environment();
     let Some(other) = Distribution::of_s3(&world, &server.url()) else { return };
     other.fill(&tools);
     drop(other);

@@ -59,10 +59,8 @@ impl Distribution {
 
     /// Fills it with two repositories, which share an image; an index; and the layers of an image that was deleted.
     pub(crate) fn fill(&self, tools: &Tools) {
-        for (tag, seed) in [("one", 1), ("two", 2), ("gone", 3)] {
-            tools.make("images", tag, 2, 400_000, seed);
-        }
-        tools.index("images", "both", &["one", "two"]);
+        tools.make_both();
+        tools.make("images", "gone", 2, 400_000, 3);
         for (tag, to) in [
             ("one", "library/app:one"),
             ("two", "library/app:two"),

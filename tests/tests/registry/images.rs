@@ -105,6 +105,14 @@ impl Tools {
         }
     }
 
+    /// Makes two images in the layout `images`, `one` and `two`, and an index of them, `both`.
+    pub(crate) fn make_both(&self) {
+        for (tag, seed) in [("one", 1), ("two", 2)] {
+            self.make("images", tag, 2, 400_000, seed);
+        }
+        self.index("images", "both", &["one", "two"]);
+    }
+
     /// The files of an image, as a runtime unpacks it.
     pub(crate) fn unpack(&self, layout: &str, tag: &str) -> BTreeMap<PathBuf, Vec<u8>> {
         let bundle = format!("{layout}-{tag}-bundle");
@@ -151,12 +159,29 @@ impl Tools {
 
     /// Makes an image of a layout one that is about another, as signatures are.
     pub(crate) fn make_about(&self, layout: &str, tag: &str, subject: &str) {
+        let subject = self.digest(layout, subject);
+        let size = fs::metadata(blob(&self.dir.path().join(layout), &subject)).unwrap().len();
+        self.remake(layout, tag, |manifest| {
+            manifest["subject"] = json!({"mediaType": OCI_MANIFEST, "digest": subject, "size": size});
+            manifest["annotations"] = json!({"about": "another"});
+        });
+    }
+
+    /// Gives an image of a layout one more layer, which is not in the layout.
+    pub(crate) fn make_partly_elsewhere(&self, layout: &str, tag: &str) {
+        self.remake(layout, tag, |manifest| {
+            manifest["layers"].as_array_mut().unwrap().push(json!({
+                "mediaType": "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip",
+                "digest": sha256(b"elsewhere"), "size": 9, "urls": ["https://elsewhere.example/layer"],
+            }));
+        });
+    }
+
+    fn remake(&self, layout: &str, tag: &str, change: impl FnOnce(&mut Value)) {
         let folder = self.dir.path().join(layout);
-        let (before, subject) = (self.digest(layout, tag), self.digest(layout, subject));
+        let before = self.digest(layout, tag);
         let mut manifest = json_file(&blob(&folder, &before));
-        let size = fs::metadata(blob(&folder, &subject)).unwrap().len();
-        manifest["subject"] = json!({"mediaType": OCI_MANIFEST, "digest": subject, "size": size});
-        manifest["annotations"] = json!({"about": "another"});
+        change(&mut manifest);
         let bytes = manifest.to_string();
         let digest = sha256(bytes.as_bytes());
         fs::write(blob(&folder, &digest), &bytes).unwrap();

@@ -1,6 +1,7 @@
 //! `bulla import` and `bulla export`, with layouts and archives that umoci and skopeo make and read.
 
 use std::fs;
+use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, Stdio};
 
 use serde_json::json;
@@ -14,10 +15,7 @@ fn layouts_go_in_and_come_out() {
     let Some(tools) = Tools::find() else { return };
     let world = World::with_store();
     let store = world.store();
-    for (tag, seed) in [("one", 1), ("two", 2)] {
-        tools.make("images", tag, 2, 300_000, seed);
-    }
-    tools.index("images", "both", &["one", "two"]);
+    tools.make_both();
     let layout = tools.path("images");
 
     let report = world.json(&["import", &layout, &store, "--repository", "library/app"]);
@@ -58,6 +56,14 @@ fn layouts_go_in_and_come_out() {
     let by_digest = format!("other@{}", tools.digest("images", "one"));
     world.ok(&["export", &store, &by_digest, &tools.path("single")]);
 
+    // A manifest is no blob, and who takes it for one is told what to run.
+    for command in ["stat", "get", "rm"] {
+        let line = world.fails(3, &[command, &store, &tools.digest("images", "two")]);
+        let export = line.split('`').find(|part| part.starts_with("bulla export ")).unwrap();
+        let [_, _, from, image, _] = export.split(' ').collect::<Vec<_>>()[..] else { panic!("{line}") };
+        world.ok(&["export", from, image, &tools.path(command)]);
+    }
+
     // Nothing is written over what is no layout.
     fs::create_dir(tools.path("mine")).unwrap();
     fs::write(tools.path("mine/notes"), "mine").unwrap();
@@ -69,7 +75,7 @@ fn layouts_go_in_and_come_out() {
     world.fails(2, &["import", &tools.path("mine"), &store, "--repository", "other"]);
 }
 
-/// A layer that is not what its name says goes nowhere.
+/// What is not what its name says goes nowhere, and is named; so is what is missing, and who needs it.
 #[test]
 fn a_damaged_layout_is_refused() {
     let Some(tools) = Tools::find() else { return };
@@ -82,9 +88,22 @@ fn a_damaged_layout_is_refused() {
     bytes[1000] ^= 1;
     fs::write(&layer, bytes).unwrap();
     let arguments = ["import", &tools.path("images"), &world.store(), "--repository", "app"];
-    let line = world.fails(2, &arguments);
-    assert!(line.contains("digest"), "{line}");
+    let damaged = || {
+        let line = world.fails(8, &arguments);
+        assert!(line.contains(layer.to_str().unwrap()), "{line}");
+        line
+    };
+    assert!(damaged().contains("have digest"));
     world.fails(3, &["export", &world.store(), "app:one", &tools.path("out")]);
+    fs::remove_file(&layer).unwrap();
+    let line = world.fails(8, &arguments);
+    let (name, manifest) = (layer.strip_prefix(tools.path("images")).unwrap(), tools.digest("images", "one"));
+    assert!(line.contains(&format!("has no `{}`", name.display())), "{line}");
+    assert!(line.contains(&manifest.replace(':', "/")), "who needs it: {line}");
+    // The manifest itself.
+    fs::write(tools.dir.path().join("images/blobs").join(manifest.replace(':', "/")), "{}").unwrap();
+    let line = world.fails(8, &arguments);
+    assert!(line.contains(&manifest.replace(':', "/")) && line.contains("have digest"), "{line}");
 }
 
 /// Names that other programs give, and indexes within indexes that none makes.
@@ -173,10 +192,7 @@ fn archives_go_in_and_come_out() {
     let Some(tools) = Tools::find() else { return };
     let world = World::with_store();
     let store = world.store();
-    for (tag, seed) in [("one", 1), ("two", 2)] {
-        tools.make("images", tag, 2, 300_000, seed);
-    }
-    tools.index("images", "both", &["one", "two"]);
+    tools.make_both();
     let import = |archive: &str, repository: &str| {
         world.json(&["import", &tools.path(archive), &store, "--repository", repository])
     };
@@ -229,14 +245,14 @@ fn archives_that_can_not_be_read_say_why() {
     assert!(line.contains("compressed") && line.contains("gunzip"), "{line}");
     let whole = fs::read(tools.path("one.tar")).unwrap();
     fs::write(tools.path("cut.tar"), &whole[..whole.len() / 2]).unwrap();
-    let line = refused(2, "cut.tar");
-    assert!(line.contains("cut off") || line.contains("no OCI layout"), "{line}");
+    let line = refused(8, "cut.tar");
+    assert!(line.contains("cut off"), "{line}");
     // A layer of it is another.
     let mut damaged = whole;
     let middle = damaged.len() / 2;
     damaged[middle] ^= 1;
     fs::write(tools.path("damaged.tar"), &damaged).unwrap();
-    let line = refused(2, "damaged.tar");
+    let line = refused(8, "damaged.tar");
     assert!(line.contains("digest"), "{line}");
     // A layer of it is missing.
     let gone = tools.blobs("images").into_iter().max_by_key(|blob| {
@@ -250,11 +266,32 @@ fn archives_that_can_not_be_read_say_why() {
         .status()
         .unwrap();
     assert!(tar.success());
-    let line = refused(3, "partial.tar");
-    assert!(line.contains("partial.tar/blobs/sha256/"), "{line}");
+    let line = refused(8, "partial.tar");
+    assert!(line.contains("partial.tar has no `blobs/sha256/"), "{line}");
 }
 
-/// Stopped in the middle, an export leaves no part of an archive, under no name.
+/// What is no layout, and what makes one of it: the command that the error names.
+#[test]
+fn images_that_are_no_layout_are_converted_as_told() {
+    let Some(tools) = Tools::find() else { return };
+    let world = World::with_store();
+    tools.make("images", "one", 1, 10_000, 1);
+    for (other, kind) in [("docker-archive:other.tar", "other.tar"), ("dir:other", "other")] {
+        tools.copy(&[], "oci:images:one", &other.replace(".tar", ".tar:library/app:one"));
+        let line = world.fails(2, &["import", &tools.path(kind), &world.store(), "--repository", "app"]);
+        let command = line.split('`').find(|part| part.starts_with("skopeo copy ")).unwrap();
+        let (from, to) = command.trim_start_matches("skopeo copy ").split_once(' ').unwrap();
+        assert_eq!(from, other.replace(kind, &tools.path(kind)));
+        let to = to.replace("NEW", "converted").replace("TAG", "one");
+        tools.copy(&[], from, &to);
+        let converted = tools.path(to.split(':').nth(1).unwrap());
+        let report =
+            world.json(&["import", &converted, &world.store(), "--repository", "app", "--tag", "new"]);
+        assert_eq!(report["manifests"], 1, "{report:#}");
+    }
+}
+
+/// Stopped in the middle, an export leaves no part of an archive, under no name; what one leaves that is killed goes with the next.
 #[test]
 fn an_interrupted_export_leaves_nothing() {
     let Some(tools) = Tools::find() else { return };
@@ -264,25 +301,29 @@ fn an_interrupted_export_leaves_nothing() {
     let out = tools.dir.path().join("out");
     fs::create_dir(&out).unwrap();
     let archive = out.join("large.tar");
-    let mut export = world
-        .command(&["export", &world.store(), "app:large", archive.to_str().unwrap()])
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    let id = export.id().to_string();
-    let signal =
-        |name: &str| assert!(Command::new("kill").args(["-s", name, &id]).status().unwrap().success());
-    while fs::read_dir(&out).unwrap().next().is_none() {
-        assert!(export.try_wait().unwrap().is_none(), "it wrote nothing");
-    }
-    // It is asked to end while it is held, so that it can't be done before it hears of that.
-    signal("STOP");
-    assert!(!archive.exists());
-    signal("TERM");
-    signal("CONT");
-    assert_eq!(export.wait().unwrap().code(), Some(128 + 15));
+    let store = world.store();
+    let arguments = ["export", &store, "app:large", archive.to_str().unwrap()];
+    // It is told to end while it is held, so that it can't be done before it hears of that.
+    let stopped_by = |last: &str| {
+        let mut export = world.command(&arguments).stderr(Stdio::null()).spawn().unwrap();
+        let id = export.id().to_string();
+        let signal =
+            |name: &str| assert!(Command::new("kill").args(["-s", name, &id]).status().unwrap().success());
+        while fs::read_dir(&out).unwrap().next().is_none() {
+            assert!(export.try_wait().unwrap().is_none(), "it wrote nothing");
+        }
+        signal("STOP");
+        assert!(!archive.exists());
+        signal(last);
+        signal("CONT");
+        export.wait().unwrap()
+    };
+    assert_eq!(stopped_by("TERM").code(), Some(128 + 15));
     assert_eq!(fs::read_dir(&out).unwrap().count(), 0);
-    world.ok(&["export", &world.store(), "app:large", archive.to_str().unwrap()]);
+    assert_eq!(stopped_by("KILL").signal(), Some(9));
+    assert_eq!(fs::read_dir(&out).unwrap().count(), 1);
+    world.ok(&arguments);
+    assert_eq!(fs::read_dir(&out).unwrap().count(), 1, "the archive alone");
     tools.copy(&[], &format!("oci-archive:{}:large", archive.display()), "oci:back:large");
     assert_eq!(tools.digest("back", "large"), tools.digest("images", "large"));
 }

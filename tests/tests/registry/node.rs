@@ -58,6 +58,31 @@ impl Node {
         format!("docker://{}/{name}", self.address())
     }
 
+    /// What a plain GET without credentials answers.
+    pub(crate) fn get(&self, path: &str, accept: &str) -> Vec<u8> {
+        crate::oci_client::tls();
+        let url = format!("http://{}{path}", self.address());
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let client = reqwest::Client::builder().no_proxy().build().unwrap();
+            let answer = client.get(url).header("accept", accept).send().await.unwrap();
+            answer.error_for_status().unwrap().bytes().await.unwrap().to_vec()
+        })
+    }
+
+    /// The manifest of that name, `REPOSITORY:TAG`, as a client of today gets it.
+    pub(crate) fn manifest(&self, name: &str) -> Value {
+        let (name, tag) = name.rsplit_once(':').unwrap();
+        serde_json::from_slice(&self.get(&format!("/v2/{name}/manifests/{tag}"), "*/*")).unwrap()
+    }
+
+    /// The bytes of layers that were sent to anybody.
+    pub(crate) fn sent(&self) -> u64 {
+        let metrics = String::from_utf8(self.get("/metrics", "*/*")).unwrap();
+        let name = "bulla_registry_sent_bytes_total{route=\"blobs\"} ";
+        metrics.lines().find_map(|line| line.strip_prefix(name)).map_or(0, |sent| sent.parse().unwrap())
+    }
+
     /// Sends `TERM`, `INT` or another signal.
     pub(crate) fn signal(&self, name: &str) {
         let id = self.process.id().to_string();

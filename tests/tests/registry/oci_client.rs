@@ -1,21 +1,14 @@
 //! The `oci-client` crate: open, with a password, and with tokens of a token server.
 
-use std::io::{BufRead, BufReader, Write};
-use std::net::TcpListener;
-use std::sync::{Arc, Mutex};
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use futures::stream;
-use jsonwebtoken::{EncodingKey, Header, encode};
 use oci_client::client::{ClientConfig, ClientProtocol, Config, ImageLayer};
 use oci_client::manifest::{IMAGE_CONFIG_MEDIA_TYPE, IMAGE_LAYER_MEDIA_TYPE, OCI_IMAGE_MEDIA_TYPE};
 use oci_client::secrets::RegistryAuth;
 use oci_client::{Client, Reference};
-use rcgen::KeyPair;
-use serde_json::json;
 
 use crate::images::{noise, sha256};
 use crate::node::Node;
+use crate::tokens::TokenServer;
 use crate::world::World;
 
 /// reqwest asks for one, even where nothing is encrypted.
@@ -122,79 +115,11 @@ async fn comes_with_a_password() {
     assert!(pull(&client(), &image, &RegistryAuth::Anonymous).await.is_err());
 }
 
-/// A token server: whoever is `alice` gets what she asks for, anyone else may pull.
-struct TokenServer {
-    realm: String,
-    public_key: String,
-    /// The scopes that were asked for.
-    asked: Arc<Mutex<Vec<String>>>,
-}
-
-impl TokenServer {
-    fn start() -> Self {
-        let key = KeyPair::generate().unwrap();
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let realm = format!("http://{}/token", listener.local_addr().unwrap());
-        let asked = Arc::new(Mutex::new(Vec::new()));
-        let server = Self { realm, public_key: key.public_key_pem(), asked: Arc::clone(&asked) };
-        // It ends with the process.
-        std::thread::spawn(move || {
-            for stream in listener.incoming() {
-                let mut stream = stream.unwrap();
-                let lines: Vec<String> = BufReader::new(&stream)
-                    .lines()
-                    .map_while(Result::ok)
-                    .take_while(|line| !line.is_empty())
-                    .collect();
-                // A connection that a client opened and did not need.
-                let Some(request) = lines.first() else { continue };
-                let alice =
-                    format!("basic {}", data_encoding::BASE64.encode(b"alice:wonderland")).to_lowercase();
-                let is_alice = lines.iter().any(|line| line.to_lowercase().ends_with(&alice));
-                let url =
-                    reqwest::Url::parse(&format!("http://x{}", request.split(' ').nth(1).unwrap())).unwrap();
-                let query =
-                    |name: &str| url.query_pairs().find(|(key, _)| key == name).unwrap().1.into_owned();
-                let scope = query("scope");
-                let [_, name, actions] = scope.splitn(3, ':').collect::<Vec<_>>().try_into().unwrap();
-                let actions: Vec<&str> =
-                    actions.split(',').filter(|action| is_alice || *action == "pull").collect();
-                let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
-                let claims = json!({
-                    "iss": "auth.example", "aud": query("service"), "sub": "alice", "iat": now, "nbf": now,
-                    "exp": now + 300,
-                    "access": [{ "type": "repository", "name": name, "actions": actions }],
-                });
-                let header = Header::new(jsonwebtoken::Algorithm::ES256);
-                let token =
-                    encode(&header, &claims, &EncodingKey::from_ec_der(&key.serialize_der())).unwrap();
-                asked.lock().unwrap().push(scope);
-                let body = json!({ "token": token, "expires_in": 300 }).to_string();
-                let len = body.len();
-                write!(stream, "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {len}\r\nconnection: close\r\n\r\n{body}").unwrap();
-            }
-        });
-        server
-    }
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn comes_with_a_token() {
     let world = World::with_store();
     let tokens = TokenServer::start();
-    let key = world.write("auth.pub", tokens.public_key.as_bytes());
-    let (issuer, service) = ("auth.example", "registry.example");
-    let more = [
-        "--token-key",
-        &key,
-        "--token-issuer",
-        issuer,
-        "--token-service",
-        service,
-        "--token-realm",
-        &tokens.realm,
-    ];
-    let node = Node::of(&world, &world.store(), &more);
+    let node = tokens.registry(&world, &[]);
     let (image, layers) = (reference(&node, "team/app:v1"), layers(80));
     let alice = RegistryAuth::Basic("alice".to_owned(), "wonderland".to_owned());
     assert!(push(&client(), &image, &RegistryAuth::Anonymous, &layers).await.is_err());
@@ -202,7 +127,7 @@ async fn comes_with_a_token() {
     assert!(pull(&client(), &image, &RegistryAuth::Anonymous).await.unwrap() == bytes(&layers));
     // No token, no image.
     assert!(pull(&client(), &image, &RegistryAuth::Bearer("guess".to_owned())).await.is_err());
-    let asked = tokens.asked.lock().unwrap();
+    let asked = tokens.asked();
     assert!(asked.contains(&"repository:team/app:pull,push".to_owned()), "{asked:?}");
     assert!(asked.contains(&"repository:team/app:pull".to_owned()), "{asked:?}");
 }

@@ -1,7 +1,5 @@
 //! Buckets of real servers, with a store in them.
 
-use std::path::PathBuf;
-
 use bulla_tests::part;
 use bulla_tests::servers::Server;
 use tempfile::TempDir;
@@ -26,14 +24,7 @@ impl Place {
     pub(crate) fn s3() -> Option<Self> {
         let server = Server::moto(&part("BULLA_MOTO_SERVER", "moto_server")?).unwrap();
         server.make_bucket("bucket").unwrap();
-        let environment = vec![
-            ("AWS_ENDPOINT", server.url().into()),
-            ("AWS_ALLOW_HTTP", "true".into()),
-            ("AWS_ACCESS_KEY_ID", "key".into()),
-            ("AWS_SECRET_ACCESS_KEY", "secret".into()),
-            ("AWS_REGION", "us-east-1".into()),
-        ];
-        Some(Self::new(server, environment, S3, None))
+        Some(Self::new(server, S3, None))
     }
 
     /// `None`: there is no Azurite, and the test is skipped.
@@ -42,21 +33,12 @@ impl Place {
         let folder = TempDir::new().unwrap();
         let server = Server::azurite(&program, folder.path()).unwrap();
         server.make_container("bucket").unwrap();
-        let environment = vec![
-            ("AZURE_STORAGE_USE_EMULATOR", "true".into()),
-            ("AZURITE_BLOB_STORAGE_URL", server.url().into()),
-        ];
-        Some(Self::new(server, environment, AZURE, Some(folder)))
+        Some(Self::new(server, AZURE, Some(folder)))
     }
 
-    fn new(
-        server: Server,
-        environment: Vec<(&'static str, PathBuf)>,
-        store: &'static str,
-        folder: Option<TempDir>,
-    ) -> Self {
+    fn new(server: Server, store: &'static str, folder: Option<TempDir>) -> Self {
         let mut world = World::with_vault();
-        world.environment = environment;
+        world.environment = server.environment();
         world.ok(&["init", store, "--kek", &world.kek(), "--identity", IDENTITY]);
         Self { server, world, store, folder }
     }

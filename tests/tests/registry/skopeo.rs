@@ -10,6 +10,7 @@ use crate::node::Node;
 use crate::world::World;
 
 const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
+const DOCKER_LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
 
 /// A registry and what to use it with.
 fn alone() -> Option<(World, Node, Tools)> {
@@ -79,6 +80,41 @@ fn an_index_comes_with_all_its_images() {
 }
 
 #[test]
+fn an_index_becomes_a_docker_list_and_an_index_again() {
+    let Some((_world, node, tools)) = alone() else { return };
+    for (seed, tag) in [(10, "one"), (11, "two")] {
+        tools.make("made", tag, 2, 100_000, seed);
+    }
+    tools.index("made", "all", &["one", "two"]);
+    let content = tools.unpack("made", "two");
+    tools.copy(&["--all", "--format", "v2s2"], "oci:made:all", &node.image("multi:v2s2"));
+    let list = node.manifest("multi:v2s2");
+    assert_eq!(list["mediaType"], DOCKER_LIST);
+    assert!(list["manifests"].as_array().unwrap().iter().all(|entry| entry["mediaType"] == DOCKER_MANIFEST));
+    tools.copy(&["--all", "--format", "oci"], &node.image("multi:v2s2"), &node.image("multi:oci"));
+    let one = ["--override-arch", "arm64", "--override-os", "linux"];
+    tools.skopeo(
+        &[&one[..], &["copy", "--src-tls-verify=false", &node.image("multi:oci"), "oci:got:two"]].concat(),
+    );
+    assert!(tools.unpack("got", "two") == content);
+}
+
+/// Layers that are elsewhere, as Windows' are: neither pushed nor pulled, and not asked for.
+#[test]
+fn a_layer_that_is_elsewhere_is_named_only() {
+    let Some((_world, node, tools)) = alone() else { return };
+    tools.make("made", "v1", 1, 60_000, 12);
+    let before = tools.digest("made", "v1");
+    tools.make_partly_elsewhere("made", "v1");
+    let digest = tools.digest("made", "v1");
+    assert_ne!(digest, before);
+    tools.copy(&[], "oci:made:v1", &node.image("app:v1"));
+    tools.copy(&[], &node.image("app:v1"), "oci:got:v1");
+    assert_eq!(tools.digest("got", "v1"), digest);
+    assert_eq!(node.manifest("app:v1")["layers"][1]["urls"][0], "https://elsewhere.example/layer");
+}
+
+#[test]
 fn tags_are_listed_copied_within_the_registry_and_deleted() {
     let Some((_world, node, tools)) = alone() else { return };
     tools.make("made", "v1", 2, 100_000, 6);
@@ -129,12 +165,7 @@ fn a_user_logs_in_over_tls() {
     let trusted = tools.path("trusted");
     fs::create_dir(&trusted).unwrap();
     fs::write(format!("{trusted}/ca.crt"), authority.pem()).unwrap();
-    let (chain, secret) = authority.issue(&world);
-    // `htpasswd -Bbn alice wonderland`
-    let users =
-        world.write("users", format!("alice:{}\n", bcrypt::hash("wonderland", 4).unwrap()).as_bytes());
-    let node =
-        Node::of(&world, &world.store(), &["--tls-cert", &chain, "--tls-key", &secret, "--htpasswd", &users]);
+    let node = authority.node_with_users(&world);
     tools.make("made", "v1", 1, 60_000, 9);
     let name = node.image("app:v1");
     let push = ["copy", "--dest-cert-dir", &trusted, "oci:made:v1", &name];

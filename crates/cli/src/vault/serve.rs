@@ -75,11 +75,11 @@ pub(super) async fn run(ctx: &Context, args: Args) -> Result<()> {
     let vault = Vault::open(&args.dir, Some(passphrase))?;
     let vault = blocking(move || vault.check_passphrase().map(|()| vault)).await?;
     if !args.listen.ip().is_loopback() {
-        eprintln!(
-            "warning: {} can be reached by others: everybody may try tokens there, and a flood of requests keeps the \
-             owner's out; see `bulla vault network-rule`",
+        ctx.warn(format!(
+            "{} can be reached by others: everybody may try tokens there, and a flood of requests keeps the owner's out; see \
+             `bulla vault network-rule`",
             args.listen
-        );
+        ));
     }
     let throttle = args.throttle.map(|mut throttle| {
         throttle.retry_after = args.retry_after;

@@ -8,7 +8,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 
 use super::answer::{Failure, empty, value};
 use super::range::{Selected, select};
-use super::{Call, conditional};
+use super::{Call, conditional, parts};
 use crate::error::{ErrorCode, RegistryError};
 use crate::name::parse_digest;
 
@@ -44,9 +44,14 @@ async fn get(call: &Call, digest: &Digest) -> Result<Response, Failure> {
         Some(text) if conditional::range_applies(headers, digest) => select(text, size),
         _ => Selected::Whole,
     };
-    let range = match &selected {
-        Selected::Whole => 0..size,
-        Selected::Part(range) => range.clone(),
+    let (range, status) = match selected {
+        Selected::Whole => (0..size, StatusCode::OK),
+        Selected::Part(range) => (range, StatusCode::PARTIAL_CONTENT),
+        Selected::Parts(of) => {
+            let mut response = parts::serve(blob, of).await?;
+            describe(&mut response, digest);
+            return Ok(response);
+        }
         Selected::Nothing => {
             let error = RegistryError::new(ErrorCode::SizeInvalid, format!("the blob has {size} bytes"));
             let failure = Failure::new(StatusCode::RANGE_NOT_SATISFIABLE, error);
@@ -59,8 +64,8 @@ async fn get(call: &Call, digest: &Digest) -> Result<Response, Failure> {
     let first = bytes.try_next().await?;
     let body = Body::from_stream(stream::iter(first.map(Ok)).chain(bytes));
     let mut response = described(body, digest, len);
-    if matches!(selected, Selected::Part(_)) {
-        *response.status_mut() = StatusCode::PARTIAL_CONTENT;
+    if status == StatusCode::PARTIAL_CONTENT {
+        *response.status_mut() = status;
         let text = format!("bytes {}-{}/{size}", range.start, range.end - 1);
         response.headers_mut().insert(header::CONTENT_RANGE, value(&text));
     }
@@ -77,11 +82,17 @@ async fn delete(call: &Call, digest: &Digest) -> Result<Response, Failure> {
 fn described(body: Body, digest: &Digest, len: u64) -> Response {
     let mut response = Response::new(body);
     let headers = response.headers_mut();
-    conditional::describe(headers, digest);
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
     headers.insert(header::CONTENT_LENGTH, len.into());
-    headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+    describe(&mut response, digest);
     response
+}
+
+/// What is said of a blob whichever part of it is asked for.
+fn describe(response: &mut Response, digest: &Digest) {
+    let headers = response.headers_mut();
+    conditional::describe(headers, digest);
+    headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
 }
 
 async fn unknown(call: &Call, digest: &Digest) -> Failure {

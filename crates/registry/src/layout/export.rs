@@ -57,9 +57,9 @@ impl Repository {
     /// whole. `progress` hears how many bytes were written.
     ///
     /// # Errors
-    /// `NotFound` where the repository has no such manifest; `Invalid` where the folder holds something else; `Exists` where the
-    /// archive is there; `Io`
-    /// where a file can't be written; what the registry says.
+    /// `NotFound` where the repository has no such manifest; `Damaged` where it lacks what the manifest needs; `Invalid` where the
+    /// folder holds something else; `Exists` where the archive is there; `Io` where a file can't be written; what the registry
+    /// says.
     ///
     /// # Cancel safety
     /// Contents that were written into a folder stay, and nothing names them; of an archive nothing stays. Export it again.
@@ -126,7 +126,7 @@ impl Exporting<'_> {
                     self.manifest(child.media_type, child.digest, child.bytes, depth + 1).await?;
                     continue;
                 }
-                self.blob(needed).await?;
+                self.blob(needed, &digest).await?;
             }
             self.done.manifests += 1;
             let len = bytes.len() as u64;
@@ -135,10 +135,10 @@ impl Exporting<'_> {
         .boxed()
     }
 
-    async fn blob(&mut self, digest: &Digest) -> Result<(), LayoutError> {
+    async fn blob(&mut self, digest: &Digest, by: &Digest) -> Result<(), LayoutError> {
         let Some(found) = self.repository.open_blob(digest).await? else {
-            return Err(LayoutError::Invalid(format!(
-                "{} has no {digest}, which its manifest needs",
+            return Err(LayoutError::Damaged(format!(
+                "the repository {} has no {digest}, which the manifest {by} needs; push the image again",
                 self.repository.name()
             )));
         };

@@ -1,7 +1,6 @@
 //! From a layout into a repository.
 
 use std::collections::{HashMap, HashSet};
-use std::io;
 use std::path::Path;
 
 use bulla::{Digest, Tally};
@@ -10,7 +9,8 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 
 use super::source::Source;
-use super::{Entry, Index, LayoutError, MAX_DEPTH, too_deep};
+use super::{Entry, INDEX, Index, LayoutError, MAX_DEPTH, Name, too_deep};
+use crate::error::ErrorCode;
 use crate::manifest::{Need, Parsed};
 use crate::manifests::PutManifest;
 use crate::name::{Reference, Tag, parse_digest};
@@ -57,8 +57,8 @@ impl Repository {
     /// it. `progress` hears how many bytes were sealed.
     ///
     /// # Errors
-    /// `Invalid` where there is no layout, or not what was asked for; `Io` where a content is missing or can't be read; what
-    /// the registry says, such as that a content is not what its name says.
+    /// `Invalid` where there is no layout, or not what was asked for; `Damaged` where a content is missing or not what its name
+    /// says; `Io` where one can't be read; what the registry says.
     ///
     /// # Cancel safety
     /// What was imported stays; import it again.
@@ -68,9 +68,8 @@ impl Repository {
         options: &ImportOptions,
         progress: &(dyn Fn(u64) + Send + Sync),
     ) -> Result<Import, LayoutError> {
-        let missing = || LayoutError::Invalid(format!("there is no OCI layout at {}", from.display()));
         let source = Source::open(from).await?;
-        let index = source.index().await?.ok_or_else(missing)?;
+        let Some(index) = source.index().await? else { return Err(source.no_layout().await) };
         let mut importing =
             Importing { repository: self, source, progress, there: Vec::new(), done: Import::default() };
         let mut wanted: Vec<_> = index.manifests.iter().collect();
@@ -115,8 +114,10 @@ impl Repository {
 
 impl Importing<'_> {
     async fn entry(&mut self, entry: &Entry, tag: Option<Tag>) -> Result<(), LayoutError> {
-        let digest = parse_digest(&entry.digest)?;
-        self.manifest(&digest, Some(&entry.media_type), tag.as_slice(), 0).await?;
+        let digest = parse_digest(&entry.digest).map_err(|error| {
+            LayoutError::Damaged(format!("{INDEX} of the layout names no digest: {error}"))
+        })?;
+        self.manifest(&digest, &Name::Index, Some(&entry.media_type), tag.as_slice(), 0).await?;
         self.done.tags.extend(tag.map(|tag| (tag, digest)));
         Ok(())
     }
@@ -124,6 +125,7 @@ impl Importing<'_> {
     fn manifest<'a>(
         &'a mut self,
         digest: &'a Digest,
+        by: &'a Name,
         media_type: Option<&'a str>,
         tags: &'a [Tag],
         depth: usize,
@@ -132,15 +134,18 @@ impl Importing<'_> {
             if depth > MAX_DEPTH {
                 return Err(too_deep(digest));
             }
-            let bytes = self.bytes(digest).await?;
-            let parsed = Parsed::new(media_type, &bytes)?;
+            let bytes = self.bytes(digest, by).await?;
+            let parsed = Parsed::new(media_type, &bytes).map_err(|error| {
+                LayoutError::Invalid(format!("the manifest {digest} of the layout: {error}"))
+            })?;
+            let name = &Name::Blob(digest.clone());
             for need in &parsed.needs {
                 match need {
                     Need::Manifest(child) if !self.has_manifest(child).await? => {
-                        self.manifest(child, None, &[], depth + 1).await?;
+                        self.manifest(child, name, None, &[], depth + 1).await?;
                     }
                     Need::Manifest(child) => self.there.push(child.clone()),
-                    Need::Blob(blob) => self.blob(blob).await?,
+                    Need::Blob(blob) => self.blob(blob, name).await?,
                 }
             }
             let mut put = PutManifest::default();
@@ -154,22 +159,32 @@ impl Importing<'_> {
         .boxed()
     }
 
-    async fn bytes(&self, digest: &Digest) -> Result<Bytes, LayoutError> {
+    async fn bytes(&self, digest: &Digest, by: &Name) -> Result<Bytes, LayoutError> {
         let longest = self.repository.registry().options().max_manifest as u64;
-        self.source.blob(digest).await?.bytes(longest, "a manifest").await
+        let content = self.source.blob(digest, by).await?;
+        let bytes = content.bytes(longest, "a manifest").await?;
+        let computed = Digest::of(digest.algorithm(), &bytes);
+        if computed != *digest {
+            return Err(content.damaged(format!("its bytes have digest {computed}")));
+        }
+        Ok(bytes)
     }
 
     async fn has_manifest(&self, digest: &Digest) -> Result<bool, LayoutError> {
         Ok(self.repository.stat_manifest(&Reference::Digest(digest.clone())).await?.is_some())
     }
 
-    async fn blob(&mut self, digest: &Digest) -> Result<(), LayoutError> {
+    async fn blob(&mut self, digest: &Digest, by: &Name) -> Result<(), LayoutError> {
         if self.repository.rely_on_linked(digest).await?.is_some() {
             self.done.present += 1;
             return Ok(());
         }
-        let content = self.source.blob(digest).await?;
-        self.repository.put_blob(digest, Some(content.len), content.pieces().await?).await?;
+        let content = self.source.blob(digest, by).await?;
+        let put = self.repository.put_blob(digest, Some(content.len), content.pieces().await?).await;
+        put.map_err(|error| match error.code() {
+            ErrorCode::DigestInvalid => content.damaged(&error),
+            _ => error.into(),
+        })?;
         self.done.sealed.objects += 1;
         self.done.sealed.bytes += content.len;
         (self.progress)(self.done.sealed.bytes);
@@ -181,10 +196,9 @@ impl Importing<'_> {
         let mut referrers = Referrers::new();
         for entry in index.manifests.iter().filter(|entry| entry.name().is_none()) {
             let Ok(digest) = parse_digest(&entry.digest) else { continue };
-            let bytes = match self.bytes(&digest).await {
+            let bytes = match self.bytes(&digest, &Name::Index).await {
                 Ok(bytes) => bytes,
-                Err(LayoutError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => continue,
-                Err(LayoutError::Invalid(_)) => continue,
+                Err(LayoutError::Damaged(_) | LayoutError::Invalid(_)) => continue,
                 Err(error) => return Err(error),
             };
             if let Ok(Parsed { subject: Some(subject), .. }) = Parsed::new(Some(&entry.media_type), &bytes) {

@@ -1,5 +1,6 @@
 //! Where a layout is read from: a folder, or one file with the same names in it. Nothing is ever unpacked.
 
+use std::fmt;
 use std::io::{self, SeekFrom};
 use std::path::{Path, PathBuf};
 
@@ -7,11 +8,12 @@ use bulla::Digest;
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
+use serde_json::error::Category;
 use tokio::fs::File;
 use tokio::io::{AsyncReadExt, AsyncSeekExt};
 
 use super::archive::Archive;
-use super::{Index, LayoutError, MAX_INDEX, Name, at};
+use super::{DOCKER_IMAGES, INDEX, Index, LAYOUT, LayoutError, MAX_INDEX, Name, at};
 
 /// Bytes read from a file at once.
 const PIECE: usize = 1 << 20;
@@ -71,21 +73,52 @@ impl Source {
         };
         let bytes = content.bytes(MAX_INDEX, "an index").await?;
         serde_json::from_slice(&bytes).map(Some).map_err(|error| {
-            LayoutError::Invalid(format!("{} is no index: {error}", content.shown.display()))
+            let why = format!("{} is no index: {error}", content.shown.display());
+            match error.classify() {
+                Category::Data => LayoutError::Invalid(why),
+                _ => LayoutError::Damaged(why),
+            }
         })
     }
 
-    /// The content with this digest, which it need not have.
-    pub(super) async fn blob(&self, digest: &Digest) -> Result<Content, LayoutError> {
+    /// Why there is no layout, and what there is instead, if others make images of it.
+    pub(super) async fn no_layout(&self) -> LayoutError {
+        let path = self.path().display();
+        let other = match self {
+            Self::Archive(archive) => {
+                archive.has_docker_images().then_some(("docker-archive", "oci-archive:NEW.tar:TAG"))
+            }
+            Self::Folder(folder) => {
+                let is_dir = tokio::fs::metadata(folder.join(DOCKER_IMAGES)).await.is_ok();
+                is_dir.then_some(("dir", "oci:NEW:TAG"))
+            }
+        };
+        LayoutError::Invalid(match other {
+            Some((kind, new)) => format!(
+                "{path} is what skopeo calls `{kind}:`, and no OCI layout; convert it: `skopeo copy {kind}:{path} {new}`"
+            ),
+            None => format!(
+                "there is no OCI layout at {path}: a folder, or a tar of one, with the files {LAYOUT} and {INDEX}"
+            ),
+        })
+    }
+
+    /// The content with this digest, which it need not have, and which `by` needs.
+    pub(super) async fn blob(&self, digest: &Digest, by: &Name) -> Result<Content, LayoutError> {
         let name = Name::Blob(digest.clone());
-        self.find(&name).await?.ok_or_else(|| LayoutError::Io {
-            path: self.path().join(name.to_string()),
-            source: io::ErrorKind::NotFound.into(),
+        self.find(&name).await?.ok_or_else(|| {
+            let path = self.path().display();
+            LayoutError::Damaged(format!("{path} has no `{name}`, which `{by}` needs; get the layout again"))
         })
     }
 }
 
 impl Content {
+    /// What is in it is not what its name says.
+    pub(super) fn damaged(&self, why: impl fmt::Display) -> LayoutError {
+        LayoutError::Damaged(format!("{} is damaged: {why}; get the layout again", self.shown.display()))
+    }
+
     async fn open(&self) -> Result<File, LayoutError> {
         let mut file = File::open(&self.file).await.map_err(at(&self.shown))?;
         if self.at > 0 {

@@ -14,6 +14,7 @@ use tokio::fs::File;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::archive::ArchiveWriter;
+use super::beside::{Beside, parent, sweep};
 use super::source::Source;
 use super::{Index, LayoutError, Name, at};
 
@@ -34,6 +35,7 @@ impl Target {
                 path.display()
             )));
         }
+        sweep_all(path, is_archive);
         let found = match is_archive {
             true => None,
             false => Source::Folder(path.to_owned()).index().await?,
@@ -89,6 +91,19 @@ impl Target {
             Self::Folder(_) => Ok(()),
             Self::Archive(archive) => archive.finish().await,
         }
+    }
+}
+
+/// Removes what exports to the same place left when they were killed.
+fn sweep_all(path: &Path, is_archive: bool) {
+    if is_archive {
+        let own = path.file_name().unwrap_or_default().to_string_lossy();
+        return sweep(parent(path), |name| name == own);
+    }
+    sweep(path, |name| matches!(Name::of(name), Some(Name::Layout | Name::Index)));
+    for algorithm in ["sha256", "sha512"] {
+        let folder = format!("blobs/{algorithm}");
+        sweep(&path.join(&folder), |name| Name::of(&format!("{folder}/{name}")).is_some());
     }
 }
 
@@ -150,42 +165,4 @@ async fn write(
         file.write_all(&piece).await.map_err(at(beside.path()))?;
     }
     beside.name(file, path).await
-}
-
-/// A file that goes unless it got its name: what could not be finished, or was given up, is nothing.
-pub(super) struct Beside(PathBuf);
-
-impl Beside {
-    /// A file that is to be at `path`.
-    pub(super) async fn create(path: &Path) -> Result<(Self, File), LayoutError> {
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        let beside = Self(parent(path).join(format!(".{name}.{}", std::process::id())));
-        let file = File::create(&beside.0).await.map_err(at(path))?;
-        Ok((beside, file))
-    }
-
-    pub(super) fn path(&self) -> &Path {
-        &self.0
-    }
-
-    /// Gives the file its name, once all of it is on the disk.
-    pub(super) async fn name(self, mut file: File, path: &Path) -> Result<(), LayoutError> {
-        // Which says whether the last write failed: `sync_all` does not.
-        file.flush().await.map_err(at(&self.0))?;
-        file.sync_all().await.map_err(at(&self.0))?;
-        tokio::fs::rename(&self.0, path).await.map_err(at(path))?;
-        // The name is a content of the folder.
-        let folder = File::open(parent(path)).await.map_err(at(path))?;
-        folder.sync_all().await.map_err(at(path))
-    }
-}
-
-impl Drop for Beside {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.0);
-    }
-}
-
-fn parent(path: &Path) -> &Path {
-    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }

@@ -81,14 +81,63 @@ async fn ranges_select_parts() {
         answer.assert_error(416, "SIZE_INVALID");
         assert_eq!(answer.header("content-range"), Some(format!("bytes */{size}").as_str()));
     }
-    // What is no single range of bytes is not looked at.
-    for range in ["bytes=0-1,3-4", "items=0-1", "bytes=x"] {
+    // What is no range of bytes is not looked at.
+    for range in ["items=0-1", "bytes=x", "bytes=0-1,x"] {
         let answer = client.send("GET", &path, &[("Range", range)], b"").await.assert_status(200);
         assert_eq!(answer.body.len(), size, "{range}");
     }
     // RFC 9110 §14.2: of HEAD a range means nothing.
     let head = client.send("HEAD", &path, &[("Range", "bytes=0-0")], b"").await.assert_status(200);
     assert_eq!(head.header("content-length"), Some(size.to_string().as_str()));
+}
+
+#[tokio::test]
+async fn several_ranges_are_several_parts() {
+    let (_world, node) = Node::alone().await;
+    let client = node.client;
+    let bytes = data(5 << 20);
+    let size = bytes.len();
+    for digest in [sha256(&bytes), sha512(&bytes)] {
+        let post = format!("/v2/app/blobs/uploads/?digest={digest}");
+        client.send("POST", &post, &[], &bytes).await.assert_status(201);
+        let path = format!("/v2/app/blobs/{digest}");
+        let get = async |range: &str| client.send("GET", &path, &[("Range", range)], b"").await;
+        // Over the border between two extents, next to each other, beyond the end.
+        let border = 4 << 20;
+        let range = format!("bytes=0-0,10-19,20-29, {}-{} ,{size}-,-7", border - 5, border + 5);
+        let expected = [0..1, 10..20, 20..30, border - 5..border + 6, size - 7..size];
+        let answer = get(&range).await.assert_status(206);
+        let content_type = answer.header("content-type").unwrap();
+        let boundary = content_type.strip_prefix("multipart/byteranges; boundary=").unwrap();
+        assert!(boundary.len() <= 70, "{boundary}");
+        assert_eq!(answer.header("content-length"), Some(answer.body.len().to_string().as_str()));
+        assert!(answer.complete && answer.header("content-range").is_none());
+        assert_eq!(answer.header("docker-content-digest"), Some(digest.to_string().as_str()));
+        let mut wanted = Vec::new();
+        for part in expected {
+            wanted.extend_from_slice(
+                format!(
+                    "\r\n--{boundary}\r\nContent-Type: application/octet-stream\r\nContent-Range: bytes {}-{}/{size}\r\n\r\n",
+                    part.start,
+                    part.end - 1
+                )
+                .as_bytes(),
+            );
+            wanted.extend_from_slice(&bytes[part]);
+        }
+        wanted.extend_from_slice(format!("\r\n--{boundary}--\r\n").as_bytes());
+        assert!(answer.body == wanted);
+        // One that is left is answered as one.
+        let one = get(&format!("bytes={size}-,3-4")).await.assert_status(206);
+        assert_eq!(one.header("content-range"), Some(format!("bytes 3-4/{size}").as_str()));
+        assert_eq!(one.body, bytes[3..5]);
+        get(&format!("bytes={size}-,-0")).await.assert_error(416, "SIZE_INVALID");
+        // Nobody makes an answer longer by asking for the same bytes again and again.
+        for range in ["bytes=0-,0-,0-", "bytes=5-6,0-1", "bytes=0-4,4-8"] {
+            let answer = get(range).await.assert_status(200);
+            assert_eq!(answer.body.len(), size, "{range}");
+        }
+    }
 }
 
 #[tokio::test]

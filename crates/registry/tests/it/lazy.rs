@@ -136,3 +136,29 @@ async fn a_file_costs_less_than_a_tenth_of_its_layer() {
         assert!(bytes * 10 < size, "{bytes} of {size} bytes in {requests} requests");
     }
 }
+
+/// As podman takes a layer of which it has most files.
+#[tokio::test]
+async fn several_files_in_one_answer_cost_what_they_are() {
+    let metered = MeteredStore::default();
+    let bucket = || Bucket::from_object_store(Arc::new(metered.clone()), "").unwrap();
+    let world = World::over(bucket()).await;
+    let store = world.open_at(bucket()).await;
+    let node = Node::with(store, RegistryOptions::default(), Arc::new(Open)).await;
+    let layer = layer();
+    let digest = node.client.push_blob("app", &layer).await;
+    let _ = metered.take();
+    let starts = [100_000, 3_000_000, 9_000_000, 9_050_000, 20_000_000];
+    let ranges: Vec<String> = starts.iter().map(|start| format!("{start}-{}", start + 9_999)).collect();
+    let headers = [("Range", format!("bytes={}", ranges.join(",")))];
+    let headers: Vec<(&str, &str)> = headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    let path = format!("/v2/app/blobs/{digest}");
+    let answer = node.client.send("GET", &path, &headers, b"").await.assert_status(206);
+    for start in starts {
+        let wanted = &layer[start..start + 10_000];
+        assert!(answer.body.windows(wanted.len()).any(|bytes| bytes == wanted), "{start}");
+    }
+    assert!(answer.body.len() < starts.len() * 10_300);
+    let (bytes, requests) = metered.take();
+    assert!(bytes < 1 << 20 && requests < 20, "{bytes} bytes in {requests} requests");
+}

@@ -165,6 +165,60 @@ async fn heads_and_bodies_that_do_not_come_are_cut_off() {
     assert!(answer.starts_with("HTTP/1.1 408"), "{answer}");
 }
 
+/// As a client that sends a layer first and its password when it is asked for it.
+#[tokio::test]
+async fn an_answer_arrives_while_what_nobody_reads_is_still_being_sent() {
+    // More than both ends' sockets hold.
+    const SIZE: usize = 32 << 20;
+    let world = World::new().await;
+    let served = Served::start(&Open, ServerOptions::default()).await;
+    let router = Router::new().fallback(any(async || (StatusCode::UNAUTHORIZED, "who are you?")));
+    served.service.open(world.store.clone(), router);
+    let head = |more: &str| format!("PUT /v2/a/blobs/uploads/x HTTP/1.1\r\nhost: x\r\n{more}\r\n");
+    let answer = async |stream: &mut TcpStream| {
+        let mut answer = Vec::new();
+        while !answer.ends_with(b"who are you?") {
+            assert_ne!(stream.read_buf(&mut answer).await.unwrap(), 0, "no answer");
+        }
+        String::from_utf8(answer).unwrap()
+    };
+    let mut stream = TcpStream::connect(served.address).await.unwrap();
+    let known = head(&format!("content-length: {SIZE}\r\n"));
+    let chunked = head("transfer-encoding: chunked\r\n");
+    let body = vec![7; SIZE];
+    let chunks = [format!("{SIZE:x}\r\n").as_bytes(), &body, b"\r\n0\r\n\r\n"].concat();
+    for (head, body) in [(&known, &body), (&chunked, &chunks), (&known, &body)] {
+        // Without a look at what comes back, on one connection.
+        stream.write_all(head.as_bytes()).await.unwrap();
+        stream.write_all(body).await.unwrap();
+        assert!(answer(&mut stream).await.starts_with("HTTP/1.1 401 "));
+    }
+    // Who asks before sending is not told to go on.
+    let asked = head(&format!("content-length: {SIZE}\r\nexpect: 100-continue\r\n"));
+    stream.write_all(asked.as_bytes()).await.unwrap();
+    assert!(answer(&mut stream).await.starts_with("HTTP/1.1 401 "));
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_goes_on_sending_after_the_answer_is_cut_off() {
+    let world = World::new().await;
+    let served = Served::start(&Open, ServerOptions::default()).await;
+    served.service.open(world.store.clone(), Router::new().fallback(any(async || StatusCode::UNAUTHORIZED)));
+    let mut stream = TcpStream::connect(served.address).await.unwrap();
+    stream
+        .write_all(b"PUT /v2/a/blobs/uploads/x HTTP/1.1\r\nhost: x\r\ncontent-length: 100000000\r\n\r\n")
+        .await
+        .unwrap();
+    let started = tokio::time::Instant::now();
+    let ended = async {
+        while stream.write_all(&[7; 1000]).await.is_ok() {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), ended).await.unwrap();
+    assert!(started.elapsed() < Duration::from_secs(20), "{:?}", started.elapsed());
+}
+
 #[tokio::test(start_paused = true)]
 async fn who_stops_taking_an_answer_does_not_hold_it_for_ever() {
     struct Held(Arc<Notify>);

@@ -25,13 +25,7 @@ impl Bucket {
         let server = Server::moto(&script).unwrap();
         server.make_bucket("registry").unwrap();
         let mut world = World::with_vault();
-        world.environment = vec![
-            ("AWS_ENDPOINT", server.url().into()),
-            ("AWS_ALLOW_HTTP", "true".into()),
-            ("AWS_ACCESS_KEY_ID", "key".into()),
-            ("AWS_SECRET_ACCESS_KEY", "secret".into()),
-            ("AWS_REGION", "us-east-1".into()),
-        ];
+        world.environment = server.environment();
         Some(Self { server, world, _script: folder })
     }
 

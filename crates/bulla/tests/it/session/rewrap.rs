@@ -93,3 +93,47 @@ async fn a_session_that_was_removed_meanwhile_does_not_come_back() {
     assert_eq!(done.unwrap().count.sessions, 0);
     assert_eq!(resume(&world.store, &again).await.unwrap_err().kind(), ErrorKind::NotFound);
 }
+
+// FORMAT-U4
+#[tokio::test(start_paused = true)]
+async fn a_session_is_wrapped_again_by_who_goes_on_under_a_new_key() {
+    let world = World::new().await;
+    let mut session = create(&world.store).await;
+    session.append_bytes(0, large()).await.unwrap();
+    let (key, record) = replace_store_key(&world, StoreKeyState::Retiring).await;
+    world.write(&key, record).await;
+    pass(2 * R).await;
+    let mut session = resume(&world.store, &session).await.unwrap();
+    session.append_bytes(session.offset(), "more").await.unwrap();
+    // Now the old key goes; what was appended after it came does not need it.
+    let (key, record) = next_record(&world, |record, _| {
+        for key in record.store_keys.iter_mut().filter(|key| key.state == StoreKeyState::Retiring) {
+            key.state = StoreKeyState::Retired;
+        }
+    })
+    .await;
+    world.write(&key, record).await;
+    let (fresh, ..) = world.node(2).await;
+    let mut session = resume(&fresh, &session).await.unwrap();
+    let bytes = [large().as_slice(), b"more"].concat();
+    session.commit(&sha256(&bytes), None).await.unwrap();
+    assert_eq!(get(&fresh, &sha256(&bytes)).await.unwrap(), bytes);
+}
+
+/// If the lease or the view of the log grew older than R while the session was being made, the log is read again.
+#[tokio::test(start_paused = true)]
+async fn a_paused_creator_wraps_again_where_its_store_key_was_retired() {
+    let world = World::new().await;
+    let (key, record) = replace_store_key(&world, StoreKeyState::Retired).await;
+    let (runtime, raw) = (world.runtime.clone(), world.raw.clone());
+    world.script.after(Op::Create, "uploads/", move || {
+        runtime.suspend(2 * R);
+        futures::executor::block_on(raw.put(&Path::from(key), record.into())).unwrap();
+        None
+    });
+    let session = create(&world.store).await;
+    let (fresh, ..) = world.node(2).await;
+    let mut session = resume(&fresh, &session).await.unwrap();
+    session.append_bytes(0, large()).await.unwrap();
+    assert!(session.commit(&sha256(&large()), None).await.unwrap().created);
+}

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use tar::EntryType;
 
 use crate::error::RegistryError;
-use crate::layout::{LayoutError, Name, at};
+use crate::layout::{DOCKER_IMAGES, LayoutError, Name, at};
 
 /// The most bytes of headers that are read: about a hundred thousand contents.
 const MAX_HEADERS: u64 = 128 << 20;
@@ -27,7 +27,14 @@ const COMPRESSED: [(&[u8], &str); 4] = [
 /// A tar that was looked through.
 pub(in crate::layout) struct Archive {
     path: PathBuf,
-    places: HashMap<Name, Range<u64>>,
+    places: Places,
+}
+
+/// What was found in a tar.
+#[derive(Debug, Default)]
+struct Places {
+    of: HashMap<Name, Range<u64>>,
+    has_docker_images: bool,
 }
 
 impl Archive {
@@ -47,15 +54,20 @@ impl Archive {
 
     /// Where the bytes of a name are in the file.
     pub(in crate::layout) fn find(&self, name: &Name) -> Option<Range<u64>> {
-        self.places.get(name).cloned()
+        self.places.of.get(name).cloned()
+    }
+
+    /// Whether it is an archive as `docker save` made it before Docker 25, or might be.
+    pub(in crate::layout) fn has_docker_images(&self) -> bool {
+        self.places.has_docker_images
     }
 }
 
-fn places(path: &Path) -> Result<HashMap<Name, Range<u64>>, LayoutError> {
+fn places(path: &Path) -> Result<Places, LayoutError> {
     let mut file = File::open(path).map_err(at(path))?;
     let len = file.metadata().map_err(at(path))?.len();
     refuse_compressed(&mut file, path)?;
-    let mut places = HashMap::new();
+    let mut places = Places::default();
     let unreadable = |error: io::Error| match error.kind() {
         // The tar's own: the file is as it is.
         io::ErrorKind::Other
@@ -71,7 +83,10 @@ fn places(path: &Path) -> Result<HashMap<Name, Range<u64>>, LayoutError> {
         let entry = entry.map_err(unreadable)?;
         let bytes = entry.path_bytes();
         // Others are no part of a layout, whatever they are and wherever they would go.
-        let Some(name) = std::str::from_utf8(&bytes).ok().and_then(Name::of) else { continue };
+        let Some(name) = std::str::from_utf8(&bytes).ok().and_then(Name::of) else {
+            places.has_docker_images |= *bytes == *DOCKER_IMAGES.as_bytes();
+            continue;
+        };
         let refused = |why: &str| Err(LayoutError::Invalid(format!("{}: `{name}` {why}", path.display())));
         if !matches!(entry.header().entry_type(), EntryType::Regular | EntryType::Continuous) {
             return refused("is no plain file; make the archive anew from the layout's folder");
@@ -79,9 +94,10 @@ fn places(path: &Path) -> Result<HashMap<Name, Range<u64>>, LayoutError> {
         let start = entry.raw_file_position();
         // Nothing is set aside for a length that the file does not have.
         let Some(end) = start.checked_add(entry.size()).filter(|end| *end <= len) else {
-            return refused("is cut off; get the archive again");
+            let why = format!("{}: `{name}` is cut off; get the archive again", path.display());
+            return Err(LayoutError::Damaged(why));
         };
-        match places.entry(name) {
+        match places.of.entry(name) {
             Entry::Vacant(place) => drop(place.insert(start..end)),
             // Programs differ in which of them they take.
             Entry::Occupied(place) => {

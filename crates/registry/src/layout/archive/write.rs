@@ -11,7 +11,7 @@ use futures::stream::BoxStream;
 use tokio::fs::File;
 use tokio::io::{AsyncWriteExt, BufWriter};
 
-use crate::layout::target::Beside;
+use crate::layout::beside::Beside;
 use crate::layout::{LayoutError, Name, at};
 
 /// A tar is a whole number of these, and ends with two that are empty.
