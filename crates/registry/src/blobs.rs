@@ -30,9 +30,9 @@ impl Repository {
     /// Cancel safe.
     pub async fn stat_blob(&self, digest: &Digest) -> Result<Option<BlobStat>> {
         let size = match self.rely_on_linked(digest).await {
-            // Nobody need be able to write here to pull; who pushes a manifest looks again. Who may not write is told so by
-            // more kinds of errors than one, so this reads again, for which key and bucket must be there.
-            Err(error) if !error.is_revoked() => {
+            // Nobody need be able to write here to pull, and nobody pushes then. Of what may pass, who pushes is told, for what
+            // he was promised must stay.
+            Err(error) if error.is_forbidden() => {
                 let size = self.stat_linked(digest).await?;
                 tracing::warn!(%error, %digest, "a blob that was asked for can't be kept from gc");
                 size

@@ -132,6 +132,11 @@ impl RegistryError {
         self.engine().is_some_and(|error| error.kind() == ErrorKind::Revoked)
     }
 
+    /// The bucket refuses this node's requests of that kind, and will refuse the next.
+    pub(crate) fn is_forbidden(&self) -> bool {
+        self.engine().is_some_and(|error| error.kind() == ErrorKind::Invalid)
+    }
+
     /// The engine's error, or the registry's own.
     ///
     /// # Errors
