@@ -25,7 +25,7 @@ pub(super) fn connect(url: &Url) -> Result<Bucket, BucketError> {
         #[cfg(feature = "gcp")]
         ObjectStoreScheme::GoogleCloudStorage => {
             let builder = object_store::gcp::GoogleCloudStorageBuilder::from_env().with_url(url.as_str());
-            built(builder.with_retry(retry()).build(), prefix.as_ref())
+            built(builder.with_retry(patient_retry()).build(), prefix.as_ref())
         }
         _ => {
             let _ = prefix;
@@ -87,4 +87,14 @@ fn retry() -> object_store::RetryConfig {
         max_retries: 6,
         retry_timeout: Duration::from_secs(30),
     }
+}
+
+/// Google takes about one write a second of an object and answers 429 to what comes sooner, which is nobody's trouble: a session
+/// or a tag is written more often. So it is waited for, at least three seconds and about six.
+#[cfg(feature = "gcp")]
+fn patient_retry() -> object_store::RetryConfig {
+    let mut retry = retry();
+    retry.backoff.init_backoff = std::time::Duration::from_millis(250);
+    retry.max_retries = 12;
+    retry
 }
