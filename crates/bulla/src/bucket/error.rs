@@ -79,8 +79,9 @@ fn classify(error: &object_store::Error) -> BucketErrorKind {
                     BucketErrorKind::Throttled
                 } else if says(&["NoSuchBucket", "ContainerNotFound"]) {
                     BucketErrorKind::NotFound
-                } else if says(&["AccessDenied"]) {
-                    // Of one object in a batch of deletions, whose answer as a whole is 200.
+                } else if says(&["AccessDenied", "status code: 401", "status code: 403"]) {
+                    // Of one object in a batch of deletions, whose answer as a whole is 200; of listings, whose status
+                    // object_store looks at for some stores only.
                     BucketErrorKind::PermissionDenied
                 } else {
                     BucketErrorKind::Unavailable

@@ -136,6 +136,28 @@ async fn the_probe_refuses_stores_without_conditional_writes() {
     }
 }
 
+#[test]
+fn errors_that_no_back_end_classified() {
+    let listing = |said: &str| {
+        let source =
+            format!("Error performing list request: Error performing GET … - Server returned {said}");
+        BucketError::from_store("list", "", Error::Generic { store: "GCS", source: source.into() }).kind()
+    };
+    for (said, kind) in [
+        (
+            "non-2xx status code: 401 Unauthorized: <Code>AuthenticationRequired</Code>",
+            BucketErrorKind::PermissionDenied,
+        ),
+        ("non-2xx status code: 403 Forbidden: ", BucketErrorKind::PermissionDenied),
+        ("non-2xx status code: 404 Not Found: <Code>NoSuchBucket</Code>", BucketErrorKind::NotFound),
+        ("non-2xx status code: 429 Too Many Requests: ", BucketErrorKind::Throttled),
+        ("non-2xx status code: 503 Service Unavailable: <Code>SlowDown</Code>", BucketErrorKind::Throttled),
+        ("non-2xx status code: 503 Service Unavailable: ", BucketErrorKind::Unavailable),
+    ] {
+        assert_eq!(listing(said), kind, "{said}");
+    }
+}
+
 /// A store that takes conditions and does not look at them, as some that speak S3 do.
 #[derive(Debug)]
 struct Careless {

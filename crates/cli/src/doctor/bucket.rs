@@ -168,7 +168,10 @@ fn fix(error: &BucketError, right: &str, url: &StoreUrl) -> String {
     match (error.kind(), url.folder()) {
         (BucketErrorKind::NotFound, Some(folder)) => format!("mount or restore the folder {}", folder.display()),
         (BucketErrorKind::NotFound, None) => {
-            format!("check the name in {url}, or make the bucket or container (`aws s3 mb`, `az storage container create`)")
+            format!(
+                "check the name in {url}, or make the bucket or container (`aws s3 mb`, `az storage container create`, `gcloud \
+                 storage buckets create`)"
+            )
         }
         (BucketErrorKind::PermissionDenied, Some(folder)) => {
             format!("run as the owner of {0}, or give it to this user: `chown -R $USER {0}`", folder.display())
@@ -188,7 +191,9 @@ fn fix(error: &BucketError, right: &str, url: &StoreUrl) -> String {
         }
         (BucketErrorKind::Invalid, _) => "set the options of the store in the environment (AWS_…, AZURE_…, GOOGLE_…)".to_owned(),
         (BucketErrorKind::Throttled, _) => "try again later, or raise the store's limits".to_owned(),
-        _ => "see that the network, a proxy or the endpoint (AWS_ENDPOINT, AZURE_STORAGE_ENDPOINT) is right, and try again".to_owned(),
+        _ => "see that the network, a proxy or the endpoint (AWS_ENDPOINT, AZURE_STORAGE_ENDPOINT, GOOGLE_BASE_URL) is right, and \
+              try again"
+            .to_owned(),
     }
 }
 
