@@ -1,5 +1,6 @@
 //! What the tests of this package share: outside parts, found or skipped.
 
+mod gcs;
 pub mod servers;
 
 use std::env;

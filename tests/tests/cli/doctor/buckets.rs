@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
 use bulla_tests::part;
 use bulla_tests::servers::Server;
@@ -71,6 +72,25 @@ fn a_bucket_in_order_and_one_that_is_not_there() {
     let told = bucket.doctor("s3://absent/prefix").problem("bucket");
     assert!(told.contains("aws s3 mb"), "{told}");
     drop(bucket.server);
+}
+
+#[test]
+fn a_bucket_of_google() {
+    let Some(program) = part("BULLA_FAKE_GCS_SERVER", "fake-gcs-server") else { return };
+    let server = Server::gcs(&program, Duration::ZERO).unwrap();
+    server.make_gcs_bucket("registry").unwrap();
+    let mut world = World::with_vault();
+    world.environment = server.environment();
+    let kek = world.kek();
+    let doctor =
+        |store| Found::of(&world.run(&["doctor", store, "--kek", &kek, "--identity", IDENTITY, "--json"]));
+    let found = doctor("gs://registry/prefix");
+    assert_eq!((found.code, found.wrong()), (0, Vec::<String>::new()), "{found:#?}");
+    for check in ["bucket", "conditions", "clock"] {
+        found.one(check, "ok");
+    }
+    let told = doctor("gs://absent/prefix").problem("bucket");
+    assert!(told.contains("gcloud storage buckets create"), "{told}");
 }
 
 #[test]
