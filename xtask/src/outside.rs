@@ -128,7 +128,7 @@ fn installed(folder: &Path, requirements: &[&str], install: impl FnOnce() -> Out
     std::fs::write(&stamp, wanted).map_err(cannot)
 }
 
-/// A cargo tool: the one on PATH, or one built from crates.io into `target/tools`.
+/// A cargo tool: the one on PATH, or one that is built into `target/tools`.
 ///
 /// Unoptimized: cargo-deny is built in one minute on two cores instead of four, and runs for a second.
 pub(crate) fn cargo_tool(name: &str) -> Outcome<PathBuf> {
