@@ -128,7 +128,8 @@ async fn repository_with(opened: &Opened, digest: &Digest) -> Option<RepositoryN
     let names = registry.repositories(None, MAX_REPOSITORIES).await.ok()?.items;
     let having = stream::iter(names).map(|name| {
         let repository = registry.repository(name.clone());
-        async move { repository.stat_manifest(reference).await.ok().flatten().map(|_| name) }
+        // Read, not stat: that would keep it from gc, for nobody.
+        async move { repository.manifest(reference).await.ok().flatten().map(|_| name) }
     });
     having.buffer_unordered(AT_ONCE).filter_map(future::ready).boxed().next().await
 }
