@@ -116,6 +116,15 @@ impl Failure {
         Self::new(kind, format!("can't {what} {}: {error}", path.display())).with_source(error)
     }
 
+    /// An error that says half of it, and its cause the other half.
+    pub(crate) fn caused(kind: Kind, error: impl StdError + Send + Sync + 'static) -> Self {
+        let message = match error.source() {
+            Some(cause) => format!("{error}: {cause}"),
+            None => error.to_string(),
+        };
+        Self::new(kind, message).with_source(error)
+    }
+
     pub(crate) fn with_source(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         self.source = Some(source.into());
         self

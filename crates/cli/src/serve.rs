@@ -3,7 +3,6 @@
 mod access;
 mod numbers;
 
-use std::error::Error as _;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -243,11 +242,7 @@ fn failure(error: ServerError) -> Failure {
         }
         _ => None,
     };
-    let message = match error.source() {
-        Some(cause) => format!("{error}: {cause}"),
-        None => error.to_string(),
-    };
-    let failure = Failure::new(kind, message).with_source(error);
+    let failure = Failure::caused(kind, error);
     match fix {
         Some(fix) => failure.with_fix(fix),
         None => failure,

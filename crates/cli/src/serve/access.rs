@@ -1,12 +1,11 @@
 //! Who may come: the options that say so.
 
-use std::error::Error as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use bulla_registry::access::{Access, AccessError, Htpasswd, Open};
 
-use crate::exit::{Failure, Result};
+use crate::exit::{Failure, Kind, Result};
 
 #[derive(Debug, clap::Args)]
 #[group(skip)]
@@ -77,9 +76,5 @@ impl Args {
 
 fn failure(error: AccessError) -> Failure {
     // Why a file can't be read is the half of it.
-    let message = match error.source() {
-        Some(cause) => format!("{error}: {cause}"),
-        None => error.to_string(),
-    };
-    Failure::invalid(message).with_source(error)
+    Failure::caused(Kind::Invalid, error)
 }

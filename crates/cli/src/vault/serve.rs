@@ -1,6 +1,5 @@
 //! `bulla vault serve`: the vault behind Key Vault's REST API.
 
-use std::error::Error;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -146,9 +145,5 @@ fn failure(error: ServerError) -> Failure {
         ServerErrorKind::Io => Kind::Unavailable,
         _ => Kind::Invalid,
     };
-    let message = match error.source() {
-        Some(source) => format!("{error}: {source}"),
-        None => error.to_string(),
-    };
-    Failure::new(kind, message).with_source(error)
+    Failure::caused(kind, error)
 }
